@@ -1,0 +1,49 @@
+// A fixed set of threads that run the tasks of one op together. Work is cut by the op, never by the number of threads,
+// so results do not depend on it.
+#pragma once
+#include <atomic>
+#include <exception>
+#include <cstdint>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace sluice {
+
+class ThreadPool {
+ public:
+  /// `threads` >= 1 counts the caller, which works too.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  /// Calls fn(task, thread) for every task in [0, tasks); `thread` in [0, size()) names the scratch space to use.
+  /// Returns when all are done. The first exception a task throws is rethrown here. Not reentrant.
+  template <class F>
+  void run(int64_t tasks, F&& fn) {
+    run_erased(tasks, [](void* f, int64_t task, int thread) { (*static_cast<std::remove_reference_t<F>*>(f))(task, thread); },
+               &fn);
+  }
+
+ private:
+  using Call = void (*)(void*, int64_t, int);
+  void run_erased(int64_t tasks, Call call, void* fn);
+  void work(int thread);
+  void loop(int thread);
+
+  std::vector<std::thread> workers_;
+  Call call_ = nullptr;
+  void* fn_ = nullptr;
+  int64_t tasks_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<uint32_t> generation_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr error_;
+};
+
+}  // namespace sluice

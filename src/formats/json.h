@@ -1,0 +1,38 @@
+// Strict JSON for the readers of this folder. Not for other folders: it includes the JSON library.
+#pragma once
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace sluice {
+
+using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // for writing only: its look-ups are linear
+
+/// Parses one JSON document. Throws Error "where: ..." when it is malformed, larger than 64 MiB, nested deeper than 64,
+/// has a duplicate key or anything but white space behind it. Parsing never recurses.
+Json parse_json(std::string_view text, const std::string& where);
+
+/// Parses a document that must be an object.
+Json parse_json_object(std::string_view text, const std::string& where);
+
+/// A value on one line of at most 60 characters, for "found ..." in messages.
+std::string json_excerpt(const Json& value);
+
+/// An unsigned integer field of `object`. Throws Error "where: key: expected ..., found ..." for anything else.
+uint64_t json_uint(const Json& object, const char* key, const std::string& where);
+
+/// A string field of `object`, likewise.
+std::string json_string(const Json& object, const char* key, const std::string& where);
+
+/// An object field of `object`, likewise.
+const Json& json_object(const Json& object, const char* key, const std::string& where);
+
+/// The library's message without its internal prefix, on one line.
+std::string json_message(const nlohmann::json::exception& e);
+
+/// True for a relative path that stays in its folder: not empty, no '\0', no part "..".
+bool is_inner_path(std::string_view path);
+
+}  // namespace sluice

@@ -1,0 +1,59 @@
+#include "model/block.h"
+
+#include "ops/elementwise.h"
+#include "ops/norm.h"
+
+namespace sluice {
+namespace {
+
+Tensor like(Arena& a, const Tensor& t) { return a.alloc(t.dtype, {t.rows(), t.cols()}); }
+
+float eps(const PassContext& ctx) { return static_cast<float>(ctx.config->rms_norm_eps); }
+
+}  // namespace
+
+void block_forward(Stream& s, Arena& a, Tensor h2_TD, const Tensor& h0_TD, const BlockWeights& w, BlockSaved& k,
+                   const PassContext& ctx, const Tensor& counts_E) {
+  const int64_t T = h0_TD.rows();
+  k.h0_TD = h0_TD;
+  k.r0_T = a.alloc(DType::f32, {T});
+  k.r1_T = a.alloc(DType::f32, {T});
+  k.h1_TD = like(a, h0_TD);
+  k.x0_TD = like(a, h0_TD);
+  rmsnorm_forward(s, k.x0_TD, k.r0_T, h0_TD, w.attn_norm.tensor(), eps(ctx));
+  copy(s, k.h1_TD, h0_TD);
+  mla_forward(s, a, k.h1_TD, k.x0_TD, w.mla, k.mla, ctx);
+  k.x1_TD = like(a, h0_TD);
+  rmsnorm_forward(s, k.x1_TD, k.r1_T, k.h1_TD, w.ffn_norm.tensor(), eps(ctx));
+  copy(s, h2_TD, k.h1_TD);
+  if (w.is_moe)
+    moe_forward(s, a, h2_TD, k.x1_TD, w.moe, k.moe, ctx, counts_E);
+  else
+    ffn_forward(s, a, h2_TD, k.x1_TD, w.dense, k.dense, ctx.recompute);
+}
+
+void block_backward(Stream& s, Arena& a, Tensor dh0_TD, const Tensor& dh2_TD, const BlockWeights& w,
+                    const BlockWeights& grad, BlockSaved& k, const PassContext& ctx) {
+  const size_t mark = a.mark();
+  const Tensor dx1_TD = like(a, dh2_TD), dh1_TD = like(a, dh2_TD), dx0_TD = like(a, dh2_TD);
+  if (w.is_moe)
+    moe_backward_input(s, a, dx1_TD, dh2_TD, w.moe, k.moe, ctx);
+  else
+    ffn_backward_input(s, a, dx1_TD, dh2_TD, w.dense, k.dense);
+  rmsnorm_backward_input(s, dh1_TD, dx1_TD, k.h1_TD, w.ffn_norm.tensor(), k.r1_T);
+  add(s, dh1_TD, dh1_TD, dh2_TD);
+  mla_backward_input(s, a, dx0_TD, dh1_TD, w.mla, k.mla, ctx);
+  rmsnorm_backward_input(s, dh0_TD, dx0_TD, k.h0_TD, w.attn_norm.tensor(), k.r0_T);
+  add(s, dh0_TD, dh0_TD, dh1_TD);
+
+  if (w.is_moe)
+    moe_backward_weight(s, grad.moe, w.moe, k.moe);
+  else
+    ffn_backward_weight(s, grad.dense, w.dense, k.dense);
+  mla_backward_weight(s, grad.mla, w.mla, k.mla);
+  rmsnorm_backward_weight(s, grad.ffn_norm.tensor(), dx1_TD, k.h1_TD, k.r1_T);
+  rmsnorm_backward_weight(s, grad.attn_norm.tensor(), dx0_TD, k.h0_TD, k.r0_T);
+  a.release(mark);
+}
+
+}  // namespace sluice

@@ -1,0 +1,22 @@
+// One Transformer block (specification 1.3):  h1 = h0 + MLA(norm(h0)),  h2 = h1 + FFN(norm(h1)).
+#pragma once
+#include "model/moe.h"
+
+namespace sluice {
+
+struct BlockSaved {
+  Tensor h0_TD, r0_T, x0_TD;  // input of the block; norm factor; normed input (empty when recomputed)
+  Tensor h1_TD, r1_T, x1_TD;  // between attention and FFN
+  MlaSaved mla;
+  FfnSaved dense;
+  MoeSaved moe;
+};
+
+/// h2 = block(h0). counts_E (i64) += tokens per expert of this layer, unless empty.
+void block_forward(Stream& s, Arena& a, Tensor h2_TD, const Tensor& h0_TD, const BlockWeights& w, BlockSaved& k,
+                   const PassContext& ctx, const Tensor& counts_E);
+/// dh0 = gradient of h0 from dh2; grad += gradients of the weights. dh0 must not be dh2.
+void block_backward(Stream& s, Arena& a, Tensor dh0_TD, const Tensor& dh2_TD, const BlockWeights& w,
+                    const BlockWeights& grad, BlockSaved& k, const PassContext& ctx);
+
+}  // namespace sluice

@@ -1,0 +1,75 @@
+// The whole model: weights in memory, and one forward (and backward) pass over a batch.
+// B sequences of S tokens, T = B S; MTP module k (from 0) runs on S - 1 - k positions of each sequence.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "model/block.h"
+#include "model/mtp.h"
+
+namespace sluice {
+
+/// Weights of one precision with their memory.
+struct Model {
+  HfConfig config;
+  Precision precision = Precision::f32;
+  ModelWeights weights;
+  Arena memory{0};
+};
+
+/// Memory for every weight of `c` with `mtp_modules` modules; uninitialised.
+Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision);
+
+/// A tree of float32 matrices of the same shapes (gradients, masters), zero.
+Model allocate_f32_like(const Model& model);
+
+/// Bytes allocate_model would take, without taking them.
+size_t model_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
+
+/// Number of MoE layers with a router, MTP blocks included; the order of `counts_LE` below.
+int64_t num_routers(const ModelWeights& w);
+/// The router biases in that order (empty matrices in V2 models).
+std::vector<Matrix*> router_biases(ModelWeights& w);
+
+/// A batch on its device. All i32, T = B S, row-major by sequence.
+struct ModelBatch {
+  int64_t batch = 0, tokens = 0;  // B, S
+  Tensor ids_T;
+  Tensor first_T;                   // empty: every token sees all before it (attention.h)
+  Tensor target_T;                  // main head, -1 where there is none
+  std::vector<Tensor> mtp_target;   // per module: (B (S-1-k)) targets
+};
+
+/// Options of one pass, all from the training recipe.
+struct PassOptions {
+  float loss_scale = 1;       // gradient of: loss_scale (sum main + mtp_weight / modules * sum mtp) + balance
+  float mtp_weight = 0;       // lambda
+  float balance_alpha = 0;    // times the mean over sequences, summed over layers
+  float balance_scale = 1;    // share of this micro-batch in the step: sequences here / sequences in the step
+  bool routed_counts = false;
+  bool recompute = false;
+};
+
+/// What a pass leaves behind, in the arena of the pass.
+struct PassResult {
+  std::vector<Tensor> hidden;       // input of every block, then the output of the last: (T, D)
+  Tensor normed_TD;                 // after model.norm
+  std::vector<Tensor> mtp_normed;   // per module: (B (S-1-k), D), input of the head
+  Tensor loss_T;                    // per token, main head
+  std::vector<Tensor> mtp_loss;     // per module
+  std::vector<Tensor> balance_loss; // per MoE layer, MTP blocks last: (B)
+};
+
+/// Forward only, up to the normed hidden states (no head). counts_LE (i64; layers as num_routers) +=, unless empty.
+/// Everything stays allocated in `a` until the caller releases it.
+PassResult model_forward(Stream& s, Arena& a, const Model& m, const ModelBatch& batch, const PassOptions& options,
+                         const Tensor& counts_LE);
+
+/// Forward, losses and backward: grad += gradients. Result tensors stay in `a`.
+PassResult model_forward_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad,
+                                  const ModelBatch& batch, const PassOptions& options, const Tensor& counts_LE);
+
+/// logits (T, V) f32 = head(h).
+void model_logits(Stream& s, Tensor logits, const Tensor& h_TD, const Model& m);
+
+}  // namespace sluice

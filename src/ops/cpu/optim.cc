@@ -1,0 +1,96 @@
+#include "ops/optim.h"
+
+#include <cmath>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/optim.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "ops/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+
+template <class T>
+void adamw_range(float* w, T* m, T* v, const float* g, const AdamW& c, int64_t n) {
+  const double correction1 = 1.0 - std::pow(static_cast<double>(c.beta1), static_cast<double>(c.step));
+  const double correction2 = 1.0 - std::pow(static_cast<double>(c.beta2), static_cast<double>(c.step));
+  const V b1 = hn::Set(F(), c.beta1), b2 = hn::Set(F(), c.beta2), gs = hn::Set(F(), c.grad_scale);
+  const V one1 = hn::Set(F(), 1.0f - c.beta1), one2 = hn::Set(F(), 1.0f - c.beta2);
+  const V lr1 = hn::Set(F(), static_cast<float>(c.lr / correction1)), eps = hn::Set(F(), c.eps);
+  const V root2 = hn::Set(F(), static_cast<float>(1.0 / std::sqrt(correction2)));
+  const V keep = hn::Set(F(), 1.0f - c.lr * c.weight_decay);
+  for (int64_t i = 0; i < n; i += lanes()) {
+    const V grad = hn::Mul(load_n(g + i, n - i), gs);
+    const V m1 = hn::MulAdd(one1, grad, hn::Mul(b1, load_n(m + i, n - i)));
+    const V v1 = hn::MulAdd(one2, hn::Mul(grad, grad), hn::Mul(b2, load_n(v + i, n - i)));
+    const V denominator = hn::MulAdd(hn::Sqrt(v1), root2, eps);
+    const V w1 = hn::NegMulAdd(lr1, hn::Div(m1, denominator), hn::Mul(keep, load_n(w + i, n - i)));
+    store_n(m1, m + i, n - i);
+    store_n(v1, v + i, n - i);
+    store_n(w1, w + i, n - i);
+  }
+}
+
+void adamw_any(Tensor w, Tensor m, Tensor v, const Tensor& g, const AdamW& c, int64_t begin, int64_t n) {
+  if (m.dtype == DType::f32)
+    adamw_range(w.f32() + begin, m.f32() + begin, v.f32() + begin, g.f32() + begin, c, n);
+  else
+    adamw_range(w.f32() + begin, m.ptr<bf16>() + begin, v.ptr<bf16>() + begin, g.f32() + begin, c, n);
+}
+
+double squares(const float* x, int64_t n) {
+  double total = 0;
+  V part = hn::Zero(F());
+  int64_t i = 0;
+  for (; i + lanes() <= n; i += lanes()) {
+    part = hn::MulAdd(load(x + i), load(x + i), part);
+    if ((i / lanes()) % 64 == 63) total += static_cast<double>(sum(part)), part = hn::Zero(F());
+  }
+  total += static_cast<double>(sum(part));
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return total;
+}
+
+void ema(float* average, const float* w, float decay, int64_t n) {
+  const V d = hn::Set(F(), decay), rest = hn::Set(F(), 1.0f - decay);
+  for (int64_t i = 0; i < n; i += lanes())
+    store_n(hn::MulAdd(d, load_n(average + i, n - i), hn::Mul(rest, load_n(w + i, n - i))), average + i, n - i);
+}
+
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(adamw_any);
+HWY_EXPORT(squares);
+HWY_EXPORT(ema);
+
+namespace {
+constexpr int64_t kGrain = 16384;
+}
+
+void adamw_step(Stream& s, Tensor w, Tensor m, Tensor v, const Tensor& g, const AdamW& config) {
+  parallel_for(s, w.size(), kGrain, [&](int64_t begin, int64_t end, int) {
+    HWY_DYNAMIC_DISPATCH(adamw_any)(w, m, v, g, config, begin, end - begin);
+  });
+}
+
+void sum_squares(Stream& s, Tensor sum_1, const Tensor& x) {
+  const int64_t pieces = (x.size() + kGrain - 1) / kGrain;
+  double* part = reinterpret_cast<double*>(s.shared_scratch(static_cast<size_t>(2 * pieces)));
+  parallel_for(s, x.size(), kGrain, [&](int64_t begin, int64_t end, int) {
+    part[begin / kGrain] = HWY_DYNAMIC_DISPATCH(squares)(x.f32() + begin, end - begin);
+  });
+  for (int64_t i = 0; i < pieces; ++i) *sum_1.ptr<double>() += part[i];
+}
+
+void ema_update(Stream& s, Tensor average, const Tensor& w, float decay) {
+  parallel_for(s, w.size(), kGrain, [&](int64_t begin, int64_t end, int) {
+    HWY_DYNAMIC_DISPATCH(ema)(average.f32() + begin, w.f32() + begin, decay, end - begin);
+  });
+}
+
+}  // namespace sluice::cpu
+#endif  // HWY_ONCE

@@ -1,0 +1,87 @@
+#include "train/optimizer.h"
+
+#include <cmath>
+
+#include "model/checkpoint.h"
+#include "ops/elementwise.h"
+#include "ops/optim.h"
+#include "ops/quant.h"
+
+namespace sluice {
+namespace {
+
+Format moment_format(Precision precision) { return precision == Precision::f32 ? Format::f32 : Format::bf16; }
+
+size_t moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
+  ModelWeights w = weight_shapes(c, mtp_modules);
+  Arena arena = Arena::counting();
+  for (const Param& p : parameters(w)) allocate(*p.matrix, moment_format(precision), arena);
+  return 2 * arena.peak_bytes();
+}
+
+bool is_optimised(ParamKind kind) { return kind != ParamKind::router_bias; }
+
+}  // namespace
+
+Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
+    : model_(model), options_(options), grad_(allocate_f32_like(model)) {
+  const int64_t mtp = static_cast<int64_t>(model.weights.mtp.size());
+  moments_ = Arena(moment_bytes(model.config, mtp, model.precision));
+  for (ModelWeights* w : {&first_, &second_}) {
+    *w = weight_shapes(model.config, mtp);
+    for (const Param& p : parameters(*w)) {
+      allocate(*p.matrix, moment_format(model.precision), moments_);
+      zero(s, p.matrix->tensor());
+    }
+  }
+  for (const Param& p : parameters(grad_.weights)) zero(s, p.matrix->tensor());
+  if (model.precision == Precision::f32) return;
+  master_.emplace(allocate_f32_like(model));
+  const std::vector<Param> working = parameters(model.weights), master = parameters(master_->weights);
+  const RowSource rows = stored_rows();
+  for (size_t i = 0; i < master.size(); ++i) rows(working[i], 0, working[i].matrix->rows, static_cast<float*>(master[i].matrix->data));
+}
+
+double Optimizer::grad_norm(Stream& s) {
+  double sum = 0;
+  const Tensor sum_1(&sum, DType::f64, {1});
+  for (const Param& p : parameters(grad_.weights))
+    if (is_optimised(p.kind)) sum_squares(s, sum_1, p.matrix->tensor());
+  return std::sqrt(sum);
+}
+
+void Optimizer::step(Stream& s, float lr, double norm) {
+  ++steps_;
+  const double clip = options_.clip_norm;
+  AdamW c{lr, options_.beta1, options_.beta2, options_.eps, 0, 1, steps_};
+  if (clip > 0 && norm > clip) c.grad_scale = static_cast<float>(clip / (norm + 1e-6));
+  const std::vector<Param> w = parameters(master()), g = parameters(grad_.weights), m = parameters(first_),
+                           v = parameters(second_);
+  for (size_t i = 0; i < w.size(); ++i) {
+    if (!is_optimised(w[i].kind)) continue;
+    c.weight_decay = has_weight_decay(w[i].kind) ? options_.weight_decay : 0.0f;
+    adamw_step(s, w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), g[i].matrix->tensor(), c);
+    zero(s, g[i].matrix->tensor());
+  }
+  refresh_working(s);
+}
+
+void Optimizer::refresh_working(Stream& s) {
+  if (!master_) return;
+  const std::vector<Param> working = parameters(model_.weights), master = parameters(master_->weights);
+  for (size_t i = 0; i < working.size(); ++i) {
+    const Matrix& w = *working[i].matrix;
+    if (working[i].kind == ParamKind::router_bias) continue;
+    if (w.format == Format::fp8_128)
+      quantize_weight(s, w, master[i].matrix->tensor(), false);
+    else
+      copy(s, w.tensor(), master[i].matrix->tensor());
+  }
+}
+
+size_t Optimizer::bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
+  const size_t trees = precision == Precision::f32 ? 1 : 2;
+  return trees * model_bytes(c, mtp_modules, Precision::f32) + moment_bytes(c, mtp_modules, precision);
+}
+
+}  // namespace sluice

@@ -1,0 +1,55 @@
+// AdamW over a whole model (specification 7.3), with float32 masters where the working weights are bf16 or FP8.
+#pragma once
+#include <optional>
+
+#include "model/model.h"
+
+namespace sluice {
+
+struct OptimizerOptions {
+  float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0.1f;
+  float clip_norm = 1.0f;  // of the gradient of the whole model; 0: no clipping
+};
+
+class Optimizer {
+ public:
+  /// Takes float32 masters from the working weights of `model` (which must outlive it), moments 0. Moments are bf16
+  /// unless the precision is f32 (specification 5.1).
+  Optimizer(Stream& s, Model& model, const OptimizerOptions& options);
+
+  /// Gradients: add to them. Zero at the start and after step().
+  ModelWeights& grad() { return grad_.weights; }
+
+  /// Global norm of the gradient, before clipping (router biases have none).
+  double grad_norm(Stream& s);
+
+  /// One update with learning rate `lr`, given grad_norm(): clips, updates masters and moments, writes the working
+  /// weights, zeroes the gradients. Router biases are left alone.
+  void step(Stream& s, float lr, double grad_norm);
+
+  /// Updates done so far.
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+  /// The float32 weights: the model's own under f32. Router biases live in the model.
+  ModelWeights& master() { return master_ ? master_->weights : model_.weights; }
+  /// Moment trees, in the shapes of the model; f32 or bf16.
+  ModelWeights& first_moment() { return first_; }
+  ModelWeights& second_moment() { return second_; }
+  /// Writes the working weights from the masters, as after loading a checkpoint.
+  void refresh_working(Stream& s);
+
+  /// Bytes that masters, gradients and moments of a model take.
+  static size_t bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
+
+ private:
+  Model& model_;
+  OptimizerOptions options_;
+  std::optional<Model> master_;
+  Model grad_;
+  ModelWeights first_, second_;
+  Arena moments_{0};
+  int64_t steps_ = 0;
+};
+
+}  // namespace sluice

@@ -1,0 +1,116 @@
+#include "ops/optim.h"
+
+#include "op_test.h"
+#include "ops/ref/optim.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr int64_t kSizes[] = {1, 15, 1000, 70001};
+// A large learning rate: the update is as large as the weights, so that its error shows.
+constexpr AdamW kConfig{
+    .lr = 0.5f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .grad_scale = 0.25f, .step = 1};
+
+TEST_P(OpTest, AdamWFromAnyState) {
+  for (int64_t n : kSizes)
+    for (int64_t step : {1, 2, 7, 100000}) {
+      Host w = random_as(DType::f32, 1, n), m = random(1, n), v = random(1, n);
+      const Host g = random_as(DType::f32, 1, n);
+      v.set([&] {
+        Mat<double> squares = v.get();
+        for (double& x : squares.data) x *= x;
+        return squares;
+      }());
+      Mat<double> w_ref = w.get(), m_ref = m.get(), v_ref = v.get();
+      AdamW config = kConfig;
+      config.step = step;
+      run({&w, &m, &v}, [&](Stream& s) { adamw_step(s, w, m, v, g, config); });
+      ref::adamw(w_ref, m_ref, v_ref, g.get(), config);
+      EXPECT_LT(diff(w.get(), w_ref), kTolF32) << n << " step " << step;
+      EXPECT_LT(diff(m.get(), m_ref), tol()) << n << " step " << step;
+      EXPECT_LT(diff(v.get(), v_ref), tol()) << n << " step " << step;
+    }
+}
+
+TEST_P(OpTest, AdamWOverSteps) {
+  const int64_t n = 333;
+  Host w = random_as(DType::f32, 1, n), m = output(1, n).fill(0), v = output(1, n).fill(0);
+  Mat<double> w_ref = w.get(), m_ref = m.get(), v_ref = v.get();
+  AdamW config = kConfig;
+  for (config.step = 1; config.step <= 10; ++config.step) {
+    const Host g = random_as(DType::f32, 1, n);
+    run({&w, &m, &v}, [&](Stream& s) { adamw_step(s, w, m, v, g, config); });
+    ref::adamw(w_ref, m_ref, v_ref, g.get(), config);
+  }
+  EXPECT_LT(diff(w.get(), w_ref), 3 * tol());
+  EXPECT_LT(diff(m.get(), m_ref), 3 * tol());
+  EXPECT_LT(diff(v.get(), v_ref), 3 * tol());
+}
+
+TEST_P(OpTest, AdamWRoundsMomentsToNearestEven) {
+  // 0.9 m + 0.1 g with g = m = 1 + 2^-8 (a tie) and 1 + 3 2^-8 must round to even in bf16, and stay in f32.
+  const Mat<double> value = Host(DType::f32, 1, 2).set(std::vector<double>{1 + 0x1p-8, 1 + 0x3p-8}).get();
+  AdamW config = kConfig;
+  config.beta1 = 0, config.beta2 = 0, config.grad_scale = 1;
+  Host w = Host(DType::f32, 1, 2).fill(0), m = output(1, 2).fill(0), v = output(1, 2).fill(0), expected = output(1, 2);
+  const Host g = Host(DType::f32, 1, 2).set(value);
+  run({&w, &m, &v}, [&](Stream& s) { adamw_step(s, w, m, v, g, config); });
+  EXPECT_EQ(m.get().data, expected.set(value).get().data);
+}
+
+TEST_P(OpTest, AdamWOfZeroGradientOnlyDecays) {
+  Host w = Host(DType::f32, 1, 40).fill(2), m = output(1, 40).fill(0), v = output(1, 40).fill(0);
+  const Host g = Host(DType::f32, 1, 40).fill(0);
+  run({&w, &m, &v}, [&](Stream& s) { adamw_step(s, w, m, v, g, kConfig); });
+  for (double x : w.get().data) EXPECT_NEAR(x, 2 * (1 - 0.5 * 0.1), 1e-6);
+  EXPECT_EQ(v.get().data, std::vector<double>(40, 0.0));
+}
+
+TEST_P(FixedOpTest, SumSquaresAdds) {
+  for (int64_t n : kSizes) {
+    const Host x = random(1, n);
+    Host sum = Host(DType::f64, 1).fill(3);
+    run({&sum}, [&](Stream& s) { sum_squares(s, sum, x); });
+    EXPECT_NEAR(sum.get()[0] / (3 + ref::sum_squares(x.get())), 1, 1e-12) << n;
+  }
+}
+
+TEST_P(FixedOpTest, SumSquaresDependsOnTheNumbersAlone) {
+  const int64_t n = 70000;
+  const Host x = random(1, n), strided = Host(DType::f32, 1, n, Rows::strided).set(x.get());
+  const Host rows = Host(DType::f32, 700, 100).set(x.get());
+  Host sum = Host(DType::f64, 1).fill(0), shifted = sum, reshaped = sum;
+  run({&sum}, [&](Stream& s) { sum_squares(s, sum, x); });
+  run({&shifted}, [&](Stream& s) { sum_squares(s, shifted, strided); });
+  run({&reshaped}, [&](Stream& s) { sum_squares(s, reshaped, rows); });
+  EXPECT_TRUE(sum.bytes() == shifted.bytes()) << "depends on the alignment";
+  EXPECT_TRUE(sum.bytes() == reshaped.bytes()) << "depends on the shape";
+}
+
+TEST_P(FixedOpTest, SumSquaresOfHugeAndTinyNumbers) {
+  std::vector<double> values(200, 1e-30);
+  for (double huge : {1.0, 1e30}) {  // squares that float32 cannot hold
+    values[70] = values[199] = huge;
+    const Host x = Host(DType::f32, 1, 200).set(values);
+    Host sum = Host(DType::f64, 1).fill(0);
+    run({&sum}, [&](Stream& s) { sum_squares(s, sum, x); });
+    EXPECT_NEAR(sum.get()[0] / ref::sum_squares(x.get()), 1, 1e-12);
+  }
+  const Host tiny = Host(DType::f32, 1, 200).fill(1e-30);
+  Host sum = Host(DType::f64, 1).fill(0);
+  run({&sum}, [&](Stream& s) { sum_squares(s, sum, tiny); });
+  EXPECT_NEAR(sum.get()[0] / ref::sum_squares(tiny.get()), 1, 1e-12);
+}
+
+TEST_P(FixedOpTest, EmaUpdate) {
+  for (int64_t n : kSizes) {
+    Host average = random(1, n);
+    const Host w = random(1, n);
+    const Mat<double> expected = ref::ema(average.get(), w.get(), static_cast<double>(0.99f));
+    run({&average}, [&](Stream& s) { ema_update(s, average, w, 0.99f); });
+    EXPECT_LT(diff(average.get(), expected), tol()) << n;
+  }
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -38,14 +38,14 @@ Arena& Arena::operator=(Arena&& other) noexcept {
 
 Tensor Arena::alloc(DType dtype, std::initializer_list<int64_t> dims) {
   Tensor t(nullptr, dtype, dims);
-  const size_t begin = used_;
-  used_ += (t.bytes() + 63) / 64 * 64;
+  const size_t begin = used_, end = begin + (t.bytes() + 63) / 64 * 64;
+  if (!counting_ && end > capacity_) fail("memory: an arena of {} MiB is full", capacity_ >> 20);
+  used_ = end;
   peak_ = std::max(peak_, used_);
   if (counting_) {  // an address that is never touched, so that slices of it are not offsets from null
     t.data = reinterpret_cast<void*>(begin + 64);
     return t;
   }
-  if (used_ > capacity_) fail("memory: an arena of {} MiB is full", capacity_ >> 20);
   t.data = base_ + begin;
   return t;
 }

@@ -37,7 +37,7 @@ ThreadPool::~ThreadPool() {
   for (auto& w : workers_) w.join();
 }
 
-void ThreadPool::run_erased(int64_t tasks, Call call, void* fn) {
+void ThreadPool::run_erased(int64_t tasks, Call call, const void* fn) {
   if (tasks <= 0) return;
   if (workers_.empty() || tasks == 1) {
     for (int64_t i = 0; i < tasks; ++i) call(fn, i, 0);

@@ -24,19 +24,20 @@ class ThreadPool {
   /// Returns when all are done. The first exception a task throws is rethrown here. Not reentrant.
   template <class F>
   void run(int64_t tasks, F&& fn) {
-    run_erased(tasks, [](void* f, int64_t task, int thread) { (*static_cast<std::remove_reference_t<F>*>(f))(task, thread); },
+    using Fn = std::remove_reference_t<F>;
+    run_erased(tasks, [](const void* f, int64_t task, int thread) { (*static_cast<Fn*>(const_cast<void*>(f)))(task, thread); },
                &fn);
   }
 
  private:
-  using Call = void (*)(void*, int64_t, int);
-  void run_erased(int64_t tasks, Call call, void* fn);
+  using Call = void (*)(const void*, int64_t, int);
+  void run_erased(int64_t tasks, Call call, const void* fn);
   void work(int thread);
   void loop(int thread);
 
   std::vector<std::thread> workers_;
   Call call_ = nullptr;
-  void* fn_ = nullptr;
+  const void* fn_ = nullptr;
   int64_t tasks_ = 0;
   std::atomic<int64_t> next_{0};
   std::atomic<int> busy_{0};

@@ -1,6 +1,7 @@
 // sluice tokenizer train | encode | decode.
-#include <CLI/CLI.hpp>
+#include "tokenizer/tokenizer.h"
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -13,7 +14,6 @@
 #include "cli/commands.h"
 #include "formats/json_lines.h"
 #include "tokenizer/bpe_train.h"
-#include "tokenizer/tokenizer.h"
 
 namespace sluice {
 namespace {

@@ -20,7 +20,7 @@ struct PackOptions {
   uint64_t seed = 0;                        // of FIM
   int threads = 1;                          // for tokenising
   std::optional<std::string> split_at;      // see DocumentReader
-  int64_t shard_tokens = int64_t{1} << 26;  // a shard ends after the piece that reaches this
+  int64_t shard_tokens = int64_t{1} << 25;  // a shard ends after the piece that reaches this
   /// Called now and then with the bytes of files done and their total.
   std::function<void(int64_t done, int64_t total)> progress;
 };

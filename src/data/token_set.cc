@@ -20,7 +20,6 @@ struct TokenSet::Segment {
   std::span<const uint64_t> documents;
   std::span<const uint8_t> loss_bits;
   uint32_t tokens_crc = 0;
-  bool after_isolated = false;  // the document before the first one of this segment is isolated
 };
 
 void TokenBuffer::append(std::span<const int32_t> ids, bool in_loss) {
@@ -95,11 +94,6 @@ TokenSet TokenSet::open(const fs::path& folder, const std::string& split) {
 
 void TokenSet::add_segment(Segment segment) {
   const auto& documents = segment.documents;
-  if (!segments_.empty()) {
-    const Segment& before = segments_.back();
-    segment.after_isolated =
-        before.documents.empty() ? before.after_isolated : (before.documents.back() & kIsolatedDocument) != 0;
-  }
   segment.first = tokens_;
   tokens_ += segment.count;
   const auto isolated =
@@ -173,7 +167,8 @@ void TokenSet::read_first(int64_t begin, std::span<int32_t> first) const {
   // The first document that begins after token `begin`, and whether the one around `begin` is isolated.
   auto next =
       std::upper_bound(s->documents.begin(), s->documents.end(), static_cast<uint64_t>(begin - s->first), before);
-  bool isolated = next == s->documents.begin() ? s->after_isolated : (*std::prev(next) & kIsolatedDocument) != 0;
+  // Tokens before a shard's first document go on from an earlier shard, so they are not isolated.
+  bool isolated = next != s->documents.begin() && (*std::prev(next) & kIsolatedDocument) != 0;
   for (const Segment* last = &segments_.back();; next = s->documents.begin()) {
     for (; next != s->documents.end(); ++next) {
       const int64_t start = s->first + static_cast<int64_t>(*next & ~kIsolatedDocument);

@@ -25,6 +25,7 @@ FileSum parse_sum(const std::string& name, const Json& value, const std::string&
 }  // namespace
 
 uint32_t crc32_update(uint32_t crc, std::span<const std::byte> bytes) {
+  if (bytes.empty()) return crc;  // zlib takes a null pointer for "start again"
   return static_cast<uint32_t>(::crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 

@@ -1,5 +1,6 @@
 #include "formats/json.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <iterator>
 #include <set>
@@ -97,7 +98,8 @@ const Json& json_object(const Json& object, const char* key, const std::string& 
 
 bool is_inner_path(std::string_view path) {
   const std::filesystem::path p(path);
-  if (path.empty() || path.find('\0') != path.npos || p.is_absolute()) return false;
+  const bool control = std::any_of(path.begin(), path.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  if (path.empty() || control || p.is_absolute()) return false;
   for (const auto& part : p)
     if (part == "..") return false;
   return true;

@@ -32,7 +32,7 @@ const Json& json_object(const Json& object, const char* key, const std::string& 
 /// The library's message without its internal prefix, on one line.
 std::string json_message(const nlohmann::json::exception& e);
 
-/// True for a relative path that stays in its folder: not empty, no '\0', no part "..".
+/// True for a relative path that stays in its folder: not empty, no control character, no part "..".
 bool is_inner_path(std::string_view path);
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/fp8.h"
+#include "formats/json.h"
 
 namespace sluice {
 namespace {
@@ -69,10 +70,10 @@ std::optional<StDType> parse_st_dtype(std::string_view name) {
 
 Tensor SafetensorsEntry::tensor() const {
   const auto base = to_dtype(dtype);
-  if (!base) fail("{}: {}: dtype {} cannot be read as a tensor", file, name, st_dtype_name(dtype));
-  if (shape.size() > 4) fail("{}: {}: expected at most 4 dimensions, found {}", file, name, shape.size());
+  if (!base) fail("{}: {}: dtype {} cannot be read as a tensor", file, json_excerpt(name), st_dtype_name(dtype));
+  if (shape.size() > 4) fail("{}: {}: expected at most 4 dimensions, found {}", file, json_excerpt(name), shape.size());
   if (reinterpret_cast<uintptr_t>(bytes.data()) % st_dtype_size(dtype) != 0)
-    fail("{}: {}: expected data aligned to {} bytes", file, name, st_dtype_size(dtype));
+    fail("{}: {}: expected data aligned to {} bytes", file, json_excerpt(name), st_dtype_size(dtype));
   Tensor t;
   t.data = const_cast<std::byte*>(bytes.data());
   t.dtype = *base;
@@ -97,7 +98,7 @@ void SafetensorsEntry::read_f32(int64_t begin, std::span<float> out) const {
     case StDType::f8_e4m3:
       return convert_all<uint8_t>(p, out, e4m3_to_f32);
     default:
-      fail("{}: {}: dtype {} cannot be read as numbers", file, name, st_dtype_name(dtype));
+      fail("{}: {}: dtype {} cannot be read as numbers", file, json_excerpt(name), st_dtype_name(dtype));
   }
 }
 

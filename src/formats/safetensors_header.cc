@@ -165,8 +165,8 @@ void HeaderReader::finish_tensor() {
     if (!fields_.contains(name)) fail("{}: expected a field \"{}\", found none", where(), name);
   uint64_t bytes = st_dtype_size(entry_.dtype);
   for (const int64_t d : entry_.shape)
-    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(d), &bytes) || bytes > INT64_MAX)
-      fail("{}: \"shape\": the size overflows 63 bits", where());
+    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(d), &bytes))
+      fail("{}: \"shape\": the size overflows 64 bits", where());
   const auto [begin, end] = offsets_;
   if (begin > end || end > data_.size())
     fail("{}: \"data_offsets\": expected begin <= end <= {} (bytes of data in the file), found [{},{}]", where(),

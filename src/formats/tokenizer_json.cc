@@ -25,9 +25,7 @@ struct Node {
   const std::string& name;
   std::string path;
 
-  std::string at(std::string_view key) const {
-    return path.empty() ? std::string(key) : path + "." + std::string(key);
-  }
+  std::string at(std::string_view key) const { return path.empty() ? std::string(key) : path + "." + std::string(key); }
   const Json* find(const char* key) const {
     const auto it = json.find(key);
     return it == json.end() || it->is_null() ? nullptr : &*it;
@@ -76,7 +74,9 @@ void parse_vocab(TokenizerFile& file, const Node& model) {
   file.vocab.reserve(vocab.json.size());
   for (const auto& [token, id] : vocab.json.items())
     file.vocab.emplace_back(token, token_id(id, model.name, "model.vocab." + json_excerpt(token)));
-  std::sort(file.vocab.begin(), file.vocab.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  std::sort(file.vocab.begin(), file.vocab.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second < b.second : a.first < b.first;
+  });
   for (size_t i = 1; i < file.vocab.size(); ++i) {
     const auto &a = file.vocab[i - 1], &b = file.vocab[i];
     if (a.second == b.second)
@@ -187,8 +187,7 @@ void check_steps(const Node& node, const char* list_key, std::string_view allowe
   if (type == allowed) return;
   if (type != "Sequence") node.wrong("type", expected);
   const Json& list = node.array(list_key);
-  for (size_t i = 0; i < list.size(); ++i)
-    check_steps(node.element(list_key, list, i), list_key, allowed, expected);
+  for (size_t i = 0; i < list.size(); ++i) check_steps(node.element(list_key, list, i), list_key, allowed, expected);
 }
 
 std::string quoted(const std::string& text) { return Json(text).dump(); }
@@ -202,7 +201,8 @@ Json format_stage(const PreTokenizerStage& stage) {
               {"add_prefix_space", stage.add_prefix_space},
               {"trim_offsets", true},
               {"use_regex", stage.use_regex}};
-    case PreTokenizerStage::Kind::split: break;
+    case PreTokenizerStage::Kind::split:
+      break;
   }
   std::string_view behavior;
   for (const auto& [text, value] : kBehaviors)
@@ -214,12 +214,8 @@ Json format_stage(const PreTokenizerStage& stage) {
 }
 
 Json format_added_token(const AddedToken& token) {
-  return {{"id", token.id},
-          {"content", token.content},
-          {"single_word", token.single_word},
-          {"lstrip", token.lstrip},
-          {"rstrip", token.rstrip},
-          {"normalized", token.normalized},
+  return {{"id", token.id},          {"content", token.content}, {"single_word", token.single_word},
+          {"lstrip", token.lstrip},  {"rstrip", token.rstrip},   {"normalized", token.normalized},
           {"special", token.special}};
 }
 
@@ -308,14 +304,10 @@ TokenizerConfig parse_tokenizer_config(std::string_view json, const std::string&
 
 std::string format_tokenizer_config(const TokenizerConfig& config) {
   const auto token = [](const std::optional<std::string>& text) { return text ? Json(*text) : Json(nullptr); };
-  OrderedJson json = {{"add_bos_token", config.add_bos_token},
-                                 {"add_eos_token", config.add_eos_token},
-                                 {"bos_token", token(config.bos_token)},
-                                 {"eos_token", token(config.eos_token)},
-                                 {"pad_token", token(config.pad_token)},
-                                 {"unk_token", nullptr},
-                                 {"clean_up_tokenization_spaces", false},
-                                 {"tokenizer_class", config.tokenizer_class}};
+  OrderedJson json = {{"add_bos_token", config.add_bos_token}, {"add_eos_token", config.add_eos_token},
+                      {"bos_token", token(config.bos_token)},  {"eos_token", token(config.eos_token)},
+                      {"pad_token", token(config.pad_token)},  {"unk_token", nullptr},
+                      {"clean_up_tokenization_spaces", false}, {"tokenizer_class", config.tokenizer_class}};
   if (config.model_max_length) json["model_max_length"] = *config.model_max_length;
   if (!config.chat_template.empty()) json["chat_template"] = config.chat_template;
   return json.dump(2) + "\n";

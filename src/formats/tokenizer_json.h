@@ -32,23 +32,23 @@ enum class SplitBehavior { isolated, removed, merged_with_previous, merged_with_
 /// One stage of the pre-tokenizer; nested Sequences are flattened on reading.
 struct PreTokenizerStage {
   enum class Kind { split, digits, byte_level } kind = Kind::split;
-  std::string pattern;                                // split: the regex, or the string itself if `literal`
-  bool literal = false;                               // split
-  SplitBehavior behavior = SplitBehavior::isolated;   // split
-  bool invert = false;                                // split: the pattern describes the gaps
-  bool individual_digits = false;                     // digits: every digit alone, or runs of them
-  bool add_prefix_space = false;                      // byte_level: a space before pieces that start with none
-  bool use_regex = false;                             // byte_level: split with GPT-2's regex first
+  std::string pattern;                               // split: the regex, or the string itself if `literal`
+  bool literal = false;                              // split
+  SplitBehavior behavior = SplitBehavior::isolated;  // split
+  bool invert = false;                               // split: the pattern describes the gaps
+  bool individual_digits = false;                    // digits: every digit alone, or runs of them
+  bool add_prefix_space = false;                     // byte_level: a space before pieces that start with none
+  bool use_regex = false;                            // byte_level: split with GPT-2's regex first
 };
 
 /// tokenizer.json.
 struct TokenizerFile {
-  std::vector<std::pair<std::string, int32_t>> vocab;        // model.vocab in the order of ids; byte-level symbols
-  std::vector<std::pair<std::string, std::string>> merges;   // model.merges in the order of rank
-  bool ignore_merges = false;                                // model: a piece that is a token stays whole
-  std::vector<AddedToken> added_tokens;                      // in the order of ids
-  std::vector<PreTokenizerStage> stages;                     // the last one is byte_level
-  std::string post_processor = "null";                       // JSON text, kept as it is
+  std::vector<std::pair<std::string, int32_t>> vocab;       // model.vocab in the order of ids; byte-level symbols
+  std::vector<std::pair<std::string, std::string>> merges;  // model.merges in the order of rank
+  bool ignore_merges = false;                               // model: a piece that is a token stays whole
+  std::vector<AddedToken> added_tokens;                     // in the order of ids
+  std::vector<PreTokenizerStage> stages;                    // the last one is byte_level
+  std::string post_processor = "null";                      // JSON text, kept as it is
 };
 
 /// tokenizer_config.json: the fields Sluice uses.
@@ -56,7 +56,7 @@ struct TokenizerConfig {
   std::optional<std::string> bos_token, eos_token, pad_token;
   bool add_bos_token = false;
   bool add_eos_token = false;
-  std::string chat_template;                              // Jinja text; of a list of templates the one named "default"
+  std::string chat_template;  // Jinja text; of a list of templates the one named "default"
   std::string tokenizer_class = "LlamaTokenizerFast";
   std::optional<int64_t> model_max_length;
 };

@@ -1,5 +1,5 @@
 // RMSNorm over rows (arXiv:1910.07467; specification 1.4):  y = xhat w,  xhat = x r,  r = 1 / sqrt(mean(x^2) + eps)
-// T rows, D columns.  x, y, dx, dy (T, D) f32|bf16, rows may be strided;  w (D) f32|bf16;  r (T), dw (D) f32.
+// T rows, D columns.  x, y, dx, dy (T, D), rows may be strided, and w (D): f32|bf16, one dtype;  r (T), dw (D) f32.
 // Statistics and all arithmetic in float32, one rounding at the end. Outputs alias no input.
 #pragma once
 #include "base/stream.h"

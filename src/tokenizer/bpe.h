@@ -7,8 +7,8 @@
 
 namespace sluice {
 
-/// Pairs of token ids -> rank -> merged id. Look-ups are bound by cache misses, so a pair and its rank share 8 bytes of a
-/// hash table with open addressing.
+/// Pairs of token ids -> rank -> merged id. Look-ups are bound by cache misses, so a pair and its rank share 8 bytes of
+/// a hash table with open addressing.
 class MergeTable {
  public:
   static constexpr uint32_t kNoRank = UINT32_MAX;

@@ -18,11 +18,22 @@ namespace {
 
 constexpr std::array<const char*, 3> kFirstTokens = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"};
 // V3's, in its order, and R1's two.
-constexpr std::array<const char*, 16> kLastTokens = {
-    "<｜fim▁hole｜>",          "<｜fim▁begin｜>",        "<｜fim▁end｜>",            "<｜User｜>",
-    "<｜Assistant｜>",         "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>",     "<｜tool▁call▁begin｜>",
-    "<｜tool▁call▁end｜>",     "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>", "<｜tool▁output▁begin｜>",
-    "<｜tool▁output▁end｜>",   "<｜tool▁sep｜>",         "<think>",                  "</think>"};
+constexpr std::array<const char*, 16> kLastTokens = {"<｜fim▁hole｜>",
+                                                     "<｜fim▁begin｜>",
+                                                     "<｜fim▁end｜>",
+                                                     "<｜User｜>",
+                                                     "<｜Assistant｜>",
+                                                     "<｜tool▁calls▁begin｜>",
+                                                     "<｜tool▁calls▁end｜>",
+                                                     "<｜tool▁call▁begin｜>",
+                                                     "<｜tool▁call▁end｜>",
+                                                     "<｜tool▁outputs▁begin｜>",
+                                                     "<｜tool▁outputs▁end｜>",
+                                                     "<｜tool▁output▁begin｜>",
+                                                     "<｜tool▁output▁end｜>",
+                                                     "<｜tool▁sep｜>",
+                                                     "<think>",
+                                                     "</think>"};
 constexpr int32_t kFirstByte = kFirstTokens.size();
 constexpr int32_t kFirstMerged = kFirstByte + 256;
 constexpr int64_t kMinCount = 2;
@@ -80,7 +91,8 @@ class PairMerger {
 PairMerger::PairMerger(const WordCounts& words) {
   size_t places = 1;
   for (const auto& [word, count] : words) places += word.size() + 1;
-  if (places > UINT32_MAX) fail("tokenizer training: expected less than 4 GB of distinct words, found {} bytes", places);
+  if (places > UINT32_MAX)
+    fail("tokenizer training: expected less than 4 GB of distinct words, found {} bytes", places);
   ids_.reserve(places);
   word_.reserve(places);
   const auto append = [&](int32_t id, size_t word) {
@@ -236,7 +248,8 @@ TokenizerFile BpeTrainer::train(int32_t vocab_size) const {
   int32_t left = 0, right = 0;
   std::unordered_map<uint64_t, bool> seen;
   while (file.vocab.size() < target && file.merges.size() < MergeTable::kMaxMerges && merger.best(left, right)) {
-    const std::string &a = file.vocab[static_cast<size_t>(left)].first, &b = file.vocab[static_cast<size_t>(right)].first;
+    const std::string &a = file.vocab[static_cast<size_t>(left)].first,
+                      &b = file.vocab[static_cast<size_t>(right)].first;
     // Two pairs may spell the same token, and a pair may come up again after the other one made it.
     const uint64_t key = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
     if (seen.try_emplace(key, true).second) file.merges.emplace_back(a, b);

@@ -9,8 +9,7 @@ namespace {
 
 constexpr const char* kDigit = R"(\p{N})";
 constexpr const char* kDigits = R"(\p{N}+)";
-constexpr const char* kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 constexpr const char* kV3Numbers = R"(\p{N}{1,3})";
 constexpr const char* kV3Cjk = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+";
@@ -44,7 +43,9 @@ PreTokenizer::PreTokenizer(const std::vector<PreTokenizerStage>& stages, const s
         split.invert = stage.invert;
         break;
       }
-      case PreTokenizerStage::Kind::digits: add(stage.individual_digits ? kDigit : kDigits, false, i); break;
+      case PreTokenizerStage::Kind::digits:
+        add(stage.individual_digits ? kDigit : kDigits, false, i);
+        break;
       case PreTokenizerStage::Kind::byte_level:
         if (stage.add_prefix_space) stages_.emplace_back().prefix_space = true;
         if (stage.use_regex) add(kGpt2, false, i);
@@ -64,13 +65,18 @@ std::vector<PreTokenizer::Range> PreTokenizer::joined_ranges(const Stage& stage,
   for (const Range& r : ranges) {
     bool join = false;
     switch (stage.behavior) {
-      case SplitBehavior::isolated: break;
+      case SplitBehavior::isolated:
+        break;
       case SplitBehavior::removed:
         if (r.match) continue;
         break;
-      case SplitBehavior::contiguous: join = r.match == previous; break;
+      case SplitBehavior::contiguous:
+        join = r.match == previous;
+        break;
       case SplitBehavior::merged_with_previous:
-      case SplitBehavior::merged_with_next: join = r.match && !previous; break;
+      case SplitBehavior::merged_with_next:
+        join = r.match && !previous;
+        break;
     }
     previous = r.match;
     if (!join || joined.empty()) {

@@ -12,18 +12,22 @@ namespace {
 
 constexpr size_t kJitStackBytes = size_t{1} << 20;
 constexpr uint32_t kMatchLimit = 100'000'000;  // steps; a stage over megabytes of text needs some per character
-constexpr uint32_t kHeapLimitKib = 1 << 20;
+constexpr uint32_t kHeapLimitKib = 1 << 18;
 
 /// The members of a shorthand class where PCRE2 and Oniguruma, which the `tokenizers` package uses, disagree.
 std::string_view shorthand(char letter) {
   switch (letter) {
     case 's':
-    case 'S': return R"(\p{Z}\t-\r\x{85})";
+    case 'S':
+      return R"(\p{Z}\t-\r\x{85})";
     case 'w':
-    case 'W': return R"(\p{L}\p{M}\p{N}\p{Pc})";
+    case 'W':
+      return R"(\p{L}\p{M}\p{N}\p{Pc})";
     case 'h':
-    case 'H': return "0-9A-Fa-f";
-    default: return {};
+    case 'H':
+      return "0-9A-Fa-f";
+    default:
+      return {};
   }
 }
 
@@ -105,8 +109,8 @@ Regex::Regex(const std::string& pattern, bool literal, const std::string& where)
   int error = 0;
   size_t offset = 0;
   impl_->where = where;
-  impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(), options, &error, &offset,
-                              nullptr);
+  impl_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source.data()), source.size(), options, &error, &offset, nullptr);
   if (!impl_->code) {
     std::array<PCRE2_UCHAR, 200> message{};
     pcre2_get_error_message(error, message.data(), message.size());

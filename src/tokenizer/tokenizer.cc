@@ -75,9 +75,9 @@ struct Tokenizer::Impl {
   PreTokenizer pre_tokenizer;
   AddedTokenMatcher raw_tokens, normalized_tokens;
   MergeTable merges;
-  std::string bytes;                // of all tokens, one after the other
-  std::vector<uint32_t> offsets;    // by id: where its bytes begin; one more at the end
-  std::vector<bool> special;        // by id
+  std::string bytes;              // of all tokens, one after the other
+  std::vector<uint32_t> offsets;  // by id: where its bytes begin; one more at the end
+  std::vector<bool> special;      // by id
   std::array<int32_t, 256> byte_id;
   std::unordered_map<std::string, int32_t> added;   // added tokens by text
   std::unordered_map<std::string, int32_t> pieces;  // with ignore_merges: tokens by bytes

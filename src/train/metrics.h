@@ -32,7 +32,8 @@ class MetricsWriter {
   /// Error naming the file.
   MetricsWriter(const fs::path& folder, const RunInfo& info);
 
-  /// Each appends one line, flushed, so that a killed run leaves at most its last line torn, and one TensorBoard event (samples: only the line). Throws Error.
+  /// Each appends one line, flushed, so that a killed run leaves at most its last line torn, and one TensorBoard event
+  /// (samples: only the line). Throws Error.
   void add(const StepMetrics& m);
   void add(const EvalMetrics& m);
   void add(const TextSample& m);

@@ -34,12 +34,21 @@ Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
       zero(s, p.matrix->tensor());
     }
   }
-  for (const Param& p : parameters(grad_.weights)) zero(s, p.matrix->tensor());
+  zero_grad(s);
   if (model.precision == Precision::f32) return;
   master_.emplace(allocate_f32_like(model));
   const std::vector<Param> working = parameters(model.weights), master = parameters(master_->weights);
   const RowSource rows = stored_rows();
-  for (size_t i = 0; i < master.size(); ++i) rows(working[i], 0, working[i].matrix->rows, static_cast<float*>(master[i].matrix->data));
+  for (size_t i = 0; i < master.size(); ++i) {
+    if (master[i].kind == ParamKind::router_bias)
+      *master[i].matrix = *working[i].matrix;
+    else
+      rows(working[i], 0, working[i].matrix->rows, static_cast<float*>(master[i].matrix->data));
+  }
+}
+
+void Optimizer::zero_grad(Stream& s) {
+  for (const Param& p : parameters(grad_.weights)) zero(s, p.matrix->tensor());
 }
 
 double Optimizer::grad_norm(Stream& s) {
@@ -61,8 +70,8 @@ void Optimizer::step(Stream& s, float lr, double norm) {
     if (!is_optimised(w[i].kind)) continue;
     c.weight_decay = has_weight_decay(w[i].kind) ? options_.weight_decay : 0.0f;
     adamw_step(s, w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), g[i].matrix->tensor(), c);
-    zero(s, g[i].matrix->tensor());
   }
+  zero_grad(s);
   refresh_working(s);
 }
 

@@ -19,6 +19,7 @@ class Optimizer {
 
   /// Gradients: add to them. Zero at the start and after step().
   ModelWeights& grad() { return grad_.weights; }
+  void zero_grad(Stream& s);
 
   /// Global norm of the gradient, before clipping (router biases have none).
   double grad_norm(Stream& s);
@@ -31,7 +32,7 @@ class Optimizer {
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
-  /// The float32 weights: the model's own under f32. Router biases live in the model.
+  /// The float32 weights: the model's own under f32. Router biases are the model's own in any case.
   ModelWeights& master() { return master_ ? master_->weights : model_.weights; }
   /// Moment trees, in the shapes of the model; f32 or bf16.
   ModelWeights& first_moment() { return first_; }

@@ -76,12 +76,10 @@ std::string format_si(double value, const char* separator) {
 
 std::string progress_line(const StepMetrics& m, int64_t total_steps, double seconds_left, int width, bool with_bar) {
   const double fraction = total_steps > 0 ? static_cast<double>(m.step) / static_cast<double>(total_steps) : 0;
-  std::vector<Field> fields = {{0, fmt::format("step {}/{}", m.step, total_steps)},
-                               {3, bar(fraction, kMinBar)},
-                               {1, fmt::format("loss {:.3f}", m.loss_main)},
-                               {4, format_si(m.tokens_per_second) + " tok/s"},
-                               {5, format_si(m.flops_per_second, " ") + "FLOP/s"},
-                               {2, format_duration(seconds_left) + " left"}};
+  std::vector<Field> fields = {
+      {0, fmt::format("step {}/{}", m.step, total_steps)}, {3, bar(fraction, kMinBar)},
+      {1, fmt::format("loss {:.3f}", m.loss_main)},        {4, format_si(m.tokens_per_second) + " tok/s"},
+      {5, format_si(m.flops_per_second, " ") + "FLOP/s"},  {2, format_duration(seconds_left) + " left"}};
   if (seconds_left < 0) fields.pop_back();
   if (!with_bar) fields.erase(fields.begin() + 1);
   drop_until_it_fits(fields, width);

@@ -31,6 +31,8 @@ class Progress {
 
   /// `out` must outlive this object; usually stderr.
   Progress(std::FILE* out, int64_t total_steps);
+  /// A new plan of how many steps there will be.
+  void set_total(int64_t total_steps) { total_steps_ = total_steps; }
   /// After each step. Time left comes from the wall time of the last 50 steps.
   void update(const StepMetrics& m, Clock::time_point now = Clock::now());
   /// Prints `text` and a newline above the bar: evaluations, samples, "saved".

@@ -54,7 +54,7 @@ Points reduce(const Curve& c) {
 
 std::vector<double> log_ticks(double lo, double hi) {
   std::vector<double> ticks;
-  const bool is_short = hi / lo < 50;
+  const bool is_short = hi / lo < 100;  // whole decades alone would be one or two
   for (double decade = std::pow(10, std::floor(std::log10(lo))); decade <= hi; decade *= 10)
     for (const double m : {1.0, 2.0, 5.0})
       if (const double v = decade * m; v >= lo && v <= hi && (m == 1 || is_short)) ticks.push_back(v);
@@ -80,7 +80,8 @@ bool fit_axis(const std::vector<Points>& curves, AxisScale scale, int count, Axi
   const std::vector<double> inner = round_ticks(lo, hi, count);
   const double step = inner.size() > 1 ? inner[1] - inner[0] : hi - lo;
   axis = {.lo = std::floor(lo / step + 1e-9) * step, .hi = std::ceil(hi / step - 1e-9) * step, .ticks = {}};
-  axis.ticks = round_ticks(axis.lo, axis.hi, count + 2);
+  const auto steps = static_cast<int>(std::lround((axis.hi - axis.lo) / step));
+  for (int i = 0; i <= steps; ++i) axis.ticks.push_back(axis.lo + i * step);
   return true;
 }
 
@@ -131,7 +132,8 @@ std::string band_path(const Points& p, const Axis& x, const Axis& y) {
 /// Four significant digits: what hovering shows.
 std::string json_numbers(const std::vector<double>& values) {
   std::string out = "[";
-  for (const double v : values) out += (out.size() > 1 ? "," : "") + (std::isfinite(v) ? fmt::format("{:.4g}", v) : "null");
+  for (const double v : values)
+    out += (out.size() > 1 ? "," : "") + (std::isfinite(v) ? fmt::format("{:.4g}", v) : "null");
   return out + ']';
 }
 
@@ -202,8 +204,8 @@ std::vector<double> round_ticks(double lo, double hi, int count) {
   for (const double m : {5.0, 2.0, 1.0})
     if (decade * m >= rough * (1 - 1e-9)) step = decade * m;
   std::vector<double> ticks;
-  // Multiples by an index, so that errors do not add up and zero is exact.
-  for (double i = std::ceil(lo / step - 1e-9); i * step <= hi + step * 1e-9; ++i) ticks.push_back(i * step);
+  // Multiples by an index, so that errors do not add up and zero is exact (+ 0.0: not -0).
+  for (double i = std::ceil(lo / step - 1e-9); i * step <= hi + step * 1e-9; ++i) ticks.push_back(i * step + 0.0);
   return ticks;
 }
 
@@ -211,7 +213,10 @@ std::string tick_label(double value) {
   if (std::fabs(value) >= 1e9) return fmt::format("{:.4g}G", value / 1e9);
   if (std::fabs(value) >= 1e6) return fmt::format("{:.4g}M", value / 1e6);
   if (std::fabs(value) >= 1e4) return fmt::format("{:.4g}k", value / 1e3);
-  return fmt::format("{:.4g}", value);
+  if (std::fabs(value) < 1e-9) return "0";  // what rounding leaves of zero
+  const std::string text = fmt::format("{:.4g}", value);
+  const size_t zero = text.find("e-0");
+  return zero == std::string::npos ? text : text.substr(0, zero + 2) + text.substr(zero + 3);
 }
 
 std::string chart_html(const Chart& chart) {

@@ -51,8 +51,8 @@ class Reader {
   void operator()(const EvalMetrics& m) {
     auto it = std::ranges::find(run_.evals, m.name, &EvalHistory::name);
     if (it == run_.evals.end()) {
-      run_.evals.push_back({.name = m.name, .step = {}, .loss = {}, .bits_per_byte = {}, .mtp_acceptance = {},
-                            .max_vio = {}});
+      run_.evals.push_back(
+          {.name = m.name, .step = {}, .loss = {}, .bits_per_byte = {}, .mtp_acceptance = {}, .max_vio = {}});
       it = run_.evals.end() - 1;
     }
     it->step.push_back(static_cast<double>(m.step));

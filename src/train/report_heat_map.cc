@@ -12,8 +12,8 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMaxRows = 168;
-constexpr int kLevels = 8;          // of each colour; the strongest is 4 times the fair share or a quarter of it
-constexpr double kMaxLog = 4;       // hovering tells up to 16 times
+constexpr int kLevels = 8;     // of each colour; the strongest is 4 times the fair share or a quarter of it
+constexpr double kMaxLog = 4;  // hovering tells up to 16 times
 constexpr size_t kMaxLabels = 24;
 constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -49,8 +49,8 @@ Grid make_grid(const std::vector<LoadHistory::Column>& columns) {
       double total = 0;
       for (const double n : load) total += n;
       const size_t begin = row % g.rows_per_layer * g.experts_per_row;
-      g.cells.push_back(total > 0 ? cell(load, begin, begin + g.experts_per_row, total / static_cast<double>(load.size()))
-                                  : 0);
+      g.cells.push_back(
+          total > 0 ? cell(load, begin, begin + g.experts_per_row, total / static_cast<double>(load.size())) : 0);
     }
   return g;
 }
@@ -78,10 +78,14 @@ std::string paths(const Grid& g) {
   return out + fmt::format("<path class=\"border\" d=\"{}\"/>", borders);
 }
 
+/// Labels that are numbers become "layer 3".
 std::vector<std::string> layer_names(size_t count, const std::vector<std::string>& given) {
-  std::vector<std::string> names = given;
-  names.resize(count);
-  for (size_t i = given.size(); i < count; ++i) names[i] = fmt::format("#{}", i + 1);
+  std::vector<std::string> names;
+  for (size_t i = 0; i < count; ++i) {
+    const std::string name = i < given.size() ? given[i] : fmt::format("#{}", i + 1);
+    const bool is_number = !name.empty() && name[0] >= '0' && name[0] <= '9';
+    names.push_back(is_number ? "layer " + name : name);
+  }
   return names;
 }
 
@@ -121,9 +125,9 @@ std::string heat_map_html(const LoadHistory& load, const std::vector<std::string
   if (columns.empty() || columns[0].load.empty()) return "";
   const Grid g = make_grid(columns);
   const std::vector<std::string> names = layer_names(g.layers, layers);
-  const std::string rows =
-      g.experts_per_row == 1 ? "one row per expert"
-                             : fmt::format("one row per {} experts: the one farthest from it", g.experts_per_row);
+  const std::string rows = g.experts_per_row == 1
+                               ? "one row per expert"
+                               : fmt::format("one row per {} experts (the most uneven of them)", g.experts_per_row);
   return fmt::format(
       "<figure class=\"wide\"><figcaption><b>Expert load</b> <span class=\"unit\">by layer and step, relative to the "
       "fair share; {}</span><span class=\"legend scale\">&frac14;&times;<span class=\"ramp\"></span>4&times;</span>"

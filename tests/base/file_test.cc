@@ -141,7 +141,8 @@ TEST(AtomicFile, SystemCallsComeInTheSafeOrder) {
   const std::string log = (dir / "log").string(), target = (dir / "target").string();
   const std::string self = fs::read_symlink("/proc/self/exe").string();
   const std::string command = fmt::format(
-      "SLUICE_TEST_FILE='{}' strace -y -o '{}' -e trace=openat,write,fsync,rename,renameat,renameat2 '{}' "
+      "ASAN_OPTIONS=detect_leaks=0 SLUICE_TEST_FILE='{}' strace -y -o '{}' -e "
+      "trace=openat,write,fsync,rename,renameat,renameat2 '{}' "
       "--gtest_also_run_disabled_tests --gtest_filter=AtomicFileHelper.* >/dev/null 2>&1",
       target, log, self);
   if (std::system("strace -o /dev/null true >/dev/null 2>&1") != 0) GTEST_SKIP() << "strace does not run here";

@@ -56,6 +56,14 @@ TEST(ThreadPool, RethrowsAndStaysUsable) {
   }
 }
 
+TEST(ThreadPool, AnExceptionEndsTheRunEarly) {
+  ThreadPool pool(3);
+  auto fifth_fails = [](int64_t task, int) {
+    if (task == 5) throw std::runtime_error("x");
+  };
+  EXPECT_THROW(pool.run(int64_t{1} << 50, fifth_fails), std::runtime_error);  // all tasks would take days
+}
+
 TEST(ThreadPool, ManyTinyRuns) {
   for (const int threads : {2, 5}) {
     ThreadPool pool(threads);

@@ -265,9 +265,9 @@ TEST(HfConfig, RefusesBadValues) {
       {{{"num_hidden_layers", 4096}, {"n_routed_experts", 32768}}, "num_hidden_layers x n_routed_experts"},
       {{{"hidden_size", 2147483647}, {"intermediate_size", 2147483647}}, "fewer than 2^60 parameters"},
   };
-  for (const auto& [patch, message] : cases) {
-    const std::string text = error_of([&] { parse(v3_with(patch)); });
-    EXPECT_NE(text.find(message), std::string::npos) << patch << "\n  gives: " << text;
+  for (const auto& c : cases) {
+    const std::string text = error_of([&] { parse(v3_with(c.first)); });
+    EXPECT_NE(text.find(c.second), std::string::npos) << c.first << "\n  gives: " << text;
     EXPECT_TRUE(text.starts_with("config.json: ")) << text;
   }
 }

@@ -42,9 +42,9 @@ TEST(JsonLines, RefusesOtherLines) {
       {R"({"messages":[{"role":"user"}]})", "messages[0]: content: expected a string, found nothing"},
       {R"({"messages":[{"role":"user","content":["a"]}]})", "messages[0]: content: expected a string"},
   };
-  for (const auto& [line, message] : cases) {
-    const std::string text = error_of([&] { parse(line); });
-    EXPECT_NE(text.find(message), std::string::npos) << line << "\n  gives: " << text;
+  for (const auto& c : cases) {
+    const std::string text = error_of([&] { parse(c.first); });
+    EXPECT_NE(text.find(c.second), std::string::npos) << c.first << "\n  gives: " << text;
     EXPECT_TRUE(text.starts_with("data.jsonl:7: ")) << text;
   }
   EXPECT_NE(error_of([] { parse(std::string_view("{\"text\":\"a\"}\0x", 14)); }).find("zero byte"), std::string::npos);

@@ -172,8 +172,8 @@ TEST(Safetensors, ConvertsEveryNumericTypeAtAnyAlignment) {
   float one = 0;
   h.entries[5].read_f32(1, {&one, 1});
   EXPECT_EQ(one, -448);
-  EXPECT_NE(error_of([&] { (void)h.entries[6].read_f32(); }).find("e: dtype F8_E5M2"), std::string::npos);
-  EXPECT_NE(error_of([&] { (void)h.entries[6].tensor(); }).find("e: dtype F8_E5M2"), std::string::npos);
+  EXPECT_NE(error_of([&] { (void)h.entries[6].read_f32(); }).find("\"e\": dtype F8_E5M2"), std::string::npos);
+  EXPECT_NE(error_of([&] { (void)h.entries[6].tensor(); }).find("\"e\": dtype F8_E5M2"), std::string::npos);
   EXPECT_THROW(h.entries[5].read_f32(3, {&one, 1}), Bug);
 }
 
@@ -338,6 +338,21 @@ TEST(Safetensors, FolderRoundTrip) {
       EXPECT_TRUE(fs::exists(dir / fmt::format("model-00001-of-{:05}.safetensors", sums.size() - 1)));
     }
   }
+}
+
+TEST(Safetensors, ShardsAreFilledToTheLimit) {
+  const TempDir dir;
+  std::vector<SafetensorsSpec> specs;
+  for (int i = 0; i < 5; ++i) specs.push_back({fmt::format("t{}", i), StDType::u8, {100}});
+  write_safetensors_folder(dir.path(), specs, 200,
+                           [](const auto& spec, SafetensorsWriter& w) { w.write(as_bytes(data_of(spec))); });
+  for (const auto& [name, tensors] : {std::pair{"1", 2u}, {"2", 2u}, {"3", 1u}})
+    EXPECT_EQ(SafetensorsFile(dir / fmt::format("model-0000{}-of-00003.safetensors", name)).entries().size(), tensors);
+  EXPECT_EQ(read_file(dir / "model.safetensors.index.json"),
+            R"({"metadata":{"total_size":500},"weight_map":{"t0":"model-00001-of-00003.safetensors",)"
+            R"("t1":"model-00001-of-00003.safetensors","t2":"model-00002-of-00003.safetensors",)"
+            R"("t3":"model-00002-of-00003.safetensors","t4":"model-00003-of-00003.safetensors"}})"
+            "\n");
 }
 
 TEST(Safetensors, FolderWriterChecksItsSource) {

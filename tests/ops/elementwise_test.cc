@@ -9,8 +9,11 @@ struct Shape {
   int64_t rows, cols;
   Rows layout;
 };
-const Shape kShapes[] = {
-    {1, 1, Rows::packed}, {3, 37, Rows::strided}, {130, 65, Rows::packed}, {5, 1000, Rows::strided}};
+const Shape kShapes[] = {{1, 1, Rows::packed},
+                         {3, 37, Rows::strided},
+                         {130, 65, Rows::packed},
+                         {5, 1000, Rows::strided},
+                         {70, 1001, Rows::packed}};
 const DType kBoth[] = {DType::f32, DType::bf16};
 
 TEST_P(OpTest, CopyRoundsOnce) {

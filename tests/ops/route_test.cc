@@ -205,9 +205,13 @@ TEST_P(FixedOpTest, RouteOfNaNChoosesExistingDifferentExperts) {
 }
 
 TEST_P(FixedOpTest, BalanceLoss) {
-  for (auto [B, S, E, K] : {std::array<int64_t, 4>{1, 1, 4, 1}, {3, 7, 10, 3}, {2, 65, 64, 6}, {5, 2, 256, 8}})
+  struct Shape {
+    int64_t batch, tokens, experts, k;
+  };
+  for (const Shape& shape : {Shape{1, 1, 4, 1}, {3, 7, 10, 3}, {2, 65, 64, 6}, {5, 2, 256, 8}})
     for (bool given : {false, true})
       for (Scoring scoring : {kSigmoid, kSoftmax}) {
+        const int64_t B = shape.batch, S = shape.tokens, E = shape.experts, K = shape.k;
         const Host logits = random(B * S, E);
         Routed r(B * S, E, K);
         const Host bias = random_vector(DType::f32, E);

@@ -90,7 +90,8 @@ TEST(BpeTrain, LayoutOfIds) {
 
 TEST(BpeTrain, OrderOfTheTextDoesNotMatter) {
   BpeTrainer forwards, backwards;
-  std::vector<std::string> lines = {"one two three\n", "two three four\n", "three 月光月光\n", "one four\n", "\xff bad\n"};
+  std::vector<std::string> lines = {"one two three\n", "two three four\n", "three 月光月光\n", "one four\n",
+                                    "\xff bad\n"};
   for (int i = 0; i < 5; ++i) {
     for (const std::string& line : lines) forwards.add_text(line);
     for (auto it = lines.rbegin(); it != lines.rend(); ++it) backwards.add_text(*it);

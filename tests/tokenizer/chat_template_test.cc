@@ -43,8 +43,10 @@ TEST(ChatTemplate, CasesOfTheSpecification) {
 
 TEST(ChatTemplate, RangesMayBeEncodedOneByOne) {
   const Tokenizer tokenizer = tiny_tokenizer();
-  const std::vector<ChatTurn> turns = {{{"user", "It is "}, {}}, {{"assistant", " a truth \n"}, {}},
-                                       {{"tool", "x"}, {}},      {{"assistant", "of a wife"}, {}},
+  const std::vector<ChatTurn> turns = {{{"user", "It is "}, {}},
+                                       {{"assistant", " a truth \n"}, {}},
+                                       {{"tool", "x"}, {}},
+                                       {{"assistant", "of a wife"}, {}},
                                        {{"user", " 12"}, {}}};
   const ChatText chat = render_chat_spans(turns, true);
   std::vector<int32_t> ids;

@@ -13,8 +13,9 @@ namespace sluice {
 inline std::string tiny_corpus() {
   std::string text;
   for (int i = 0; i < 40; ++i)
-    text += "It is a truth universally acknowledged, that a single man in possession of a good fortune must be in want "
-            "of a wife.\n床前明月光，疑是地上霜。举头望明月，低头思故乡。\nHer 12 sisters had 3456 ideas; aaaaaaaa!\n";
+    text +=
+        "It is a truth universally acknowledged, that a single man in possession of a good fortune must be in want "
+        "of a wife.\n床前明月光，疑是地上霜。举头望明月，低头思故乡。\nHer 12 sisters had 3456 ideas; aaaaaaaa!\n";
   return text;
 }
 

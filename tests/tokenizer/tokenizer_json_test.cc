@@ -100,7 +100,8 @@ TEST(TokenizerJson, WrongIdsAreErrors) {
   Json json = tiny_json();
   json["model"]["vocab"]["!"] = 4;
   EXPECT_EQ(error_for(json), "f.json: model.vocab: expected unique ids, found 4 for \"!\" and \"\\\"\"");
-  for (const Json& id : {Json(-1), Json(4194304), Json(1e30), Json(18446744073709551615ull), Json("7"), Json(nullptr)}) {
+  for (const Json& id :
+       {Json(-1), Json(4194304), Json(1e30), Json(18446744073709551615ull), Json("7"), Json(nullptr)}) {
     json = tiny_json();
     json["model"]["vocab"]["!"] = id;
     EXPECT_EQ(error_for(json), "f.json: model.vocab.\"!\": expected an id in [0, 4194304), found " + id.dump());

@@ -14,8 +14,9 @@ namespace {
 TEST(Tokenizer, AnyBytesSurvive) {
   const Tokenizer tokenizer = tiny_tokenizer();
   Rng rng(1);
-  const std::vector<std::string> atoms = {"a",    "truth ", " ",        "\n",           "月光", "\xe5\xba",         "\x80",
-                                          "\xff", "12",     "\xc3\xa9", "\xf0\x9f\x91", "\r\n", std::string(1, '\0')};
+  const std::vector<std::string> atoms = {
+      "a",    "truth ", " ",        "\n",           "月光", "\xe5\xba",          "\x80",
+      "\xff", "12",     "\xc3\xa9", "\xf0\x9f\x91", "\r\n", std::string(1, '\0')};
   for (int round = 0; round < 500; ++round) {
     std::string text;
     for (uint64_t n = rng.below(40); n > 0; --n)
@@ -28,8 +29,9 @@ TEST(Tokenizer, AnyBytesSurvive) {
 TEST(Tokenizer, BadBytesAreTokensOfTheirOwn) {
   const Tokenizer tokenizer = tiny_tokenizer();
   // Overlong, surrogate, over U+10FFFF, truncated, lone continuation.
-  for (const std::string_view bad : {"\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf0\x9f\x91",
-                                     "\x80", "\xfe", "\xe5"}) {
+  for (const std::string_view bad :
+       {"\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf0\x9f\x91", "\x80", "\xfe", "\xe5"}) {
+    EXPECT_EQ(utf8_length(bad), 0u);
     const std::vector<int32_t> ids = encode(tokenizer, bad);
     ASSERT_EQ(ids.size(), bad.size());
     for (size_t i = 0; i < bad.size(); ++i) EXPECT_EQ(tokenizer.token_bytes(ids[i]), bad.substr(i, 1));
@@ -70,7 +72,7 @@ TEST(Tokenizer, FlagsOfAddedTokens) {
   const int32_t word = (add("@w", false).single_word = true, file.added_tokens.back().id);
   const int32_t left = (add("@l", true).lstrip = true, file.added_tokens.back().id);
   const int32_t right = (add("@r", true).rstrip = true, file.added_tokens.back().id);
-  const int32_t longer = add("@lll", false).id;
+  const int32_t longer = add("@lll", true).id;
   const Tokenizer tokenizer(file);
   const auto id = [&](std::string_view text) { return encode(tokenizer, text, false)[0]; };
   EXPECT_EQ(encode(tokenizer, ".@w."), (std::vector{id("."), word, id(".")}));

@@ -8,7 +8,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/attention.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/contrib/math/math-inl.h"
 #include "ops/cpu/simd-inl.h"
 
 // One task = one head of one sequence. Queries are taken in blocks; a block's scores against all keys up to its end
@@ -29,7 +28,7 @@ float softmax_row(float* p, int64_t first, int64_t last, int64_t n, float scale)
   float total = 0;
   V totals = hn::Zero(F());
   for (i = 0; i < count; i += lanes()) {
-    const V e = hn::Exp(F(), hn::MulSub(load_n(row + i, count - i), vs, vm));
+    const V e = exp(hn::MulSub(load_n(row + i, count - i), vs, vm));
     store_n(e, row + i, count - i);
     if (i + lanes() <= count)
       totals = hn::Add(totals, e);
@@ -49,7 +48,7 @@ void backward_row(float* p, float* dp, int64_t first, int64_t last, int64_t n, f
   const int64_t count = last - first + 1;
   const V vs = hn::Set(F(), scale), vl = hn::Set(F(), lse), vd = hn::Set(F(), delta);
   for (int64_t i = 0; i < count; i += lanes()) {
-    const V e = hn::Exp(F(), hn::MulSub(load_n(p + first + i, count - i), vs, vl));
+    const V e = exp(hn::MulSub(load_n(p + first + i, count - i), vs, vl));
     const V d = hn::Mul(hn::Mul(e, vs), hn::Sub(load_n(dp + first + i, count - i), vd));
     store_n(e, p + first + i, count - i);
     store_n(d, dp + first + i, count - i);
@@ -88,11 +87,11 @@ void forward_head(const HeadBuffers& k, Tensor o, Tensor lse, const AttentionInp
   for (int64_t i = 0; i < S; i += kQueries) {
     const int64_t rows = std::min(kQueries, S - i), keys = i + rows;
     const Block q = as_f32(head_rows(in.q, b * S + i, rows, h, width), k.query);
-    gemm_f32(false, true, rows, keys, width, q.data, q.ld, k.key, width, 0.0f, k.score, keys);
+    gemm_f32({rows, keys, width}, {q.data, q.ld}, {k.key, width, true}, 0.0f, k.score, keys);
     for (int64_t r = 0; r < rows; ++r)
       lse.f32()[(b * S + i + r) * a.heads + h] = HWY_DYNAMIC_DISPATCH(softmax_row)(
           k.score + r * keys, first_key(in.first_T, b * S + i + r), i + r, keys, a.scale);
-    gemm_f32(false, false, rows, a.value, keys, k.score, keys, k.value, a.value, 0.0f, k.out, a.value);
+    gemm_f32({rows, a.value, keys}, {k.score, keys}, {k.value, a.value}, 0.0f, k.out, a.value);
     store_f32(head_rows(o, b * S + i, rows, h, a.value), k.out, Out::set);
   }
 }
@@ -108,16 +107,16 @@ void backward_head(const HeadBuffers& k, const AttentionInputs& grad, const Tens
     const Block q = as_f32(head_rows(in.q, row, rows, h, width), k.query);
     const Block out = as_f32(head_rows(o, row, rows, h, a.value), k.out);
     const Block d_out = as_f32(head_rows(d_o, row, rows, h, a.value), k.d_out);
-    gemm_f32(false, true, rows, keys, width, q.data, q.ld, k.key, width, 0.0f, k.score, keys);
-    gemm_f32(false, true, rows, keys, a.value, d_out.data, d_out.ld, k.value, a.value, 0.0f, k.d_score, keys);
+    gemm_f32({rows, keys, width}, {q.data, q.ld}, {k.key, width, true}, 0.0f, k.score, keys);
+    gemm_f32({rows, keys, a.value}, {d_out.data, d_out.ld}, {k.value, a.value, true}, 0.0f, k.d_score, keys);
     for (int64_t r = 0; r < rows; ++r) {
       const float delta = HWY_DYNAMIC_DISPATCH(dot_row)(d_out.data + r * d_out.ld, out.data + r * out.ld, a.value);
       HWY_DYNAMIC_DISPATCH(backward_row)(k.score + r * keys, k.d_score + r * keys, first_key(in.first_T, row + r), i + r,
                                          keys, a.scale, lse.f32()[(row + r) * a.heads + h], delta);
     }
-    gemm_f32(true, false, keys, a.value, rows, k.score, keys, d_out.data, d_out.ld, 1.0f, k.d_value, a.value);
-    gemm_f32(true, false, keys, width, rows, k.d_score, keys, q.data, q.ld, 1.0f, k.d_key, width);
-    gemm_f32(false, false, rows, width, keys, k.d_score, keys, k.key, width, 0.0f, k.d_query, width);
+    gemm_f32({keys, a.value, rows}, {k.score, keys, true}, {d_out.data, d_out.ld}, 1.0f, k.d_value, a.value);
+    gemm_f32({keys, width, rows}, {k.d_score, keys, true}, {q.data, q.ld}, 1.0f, k.d_key, width);
+    gemm_f32({rows, width, keys}, {k.d_score, keys}, {k.key, width}, 0.0f, k.d_query, width);
     store_f32(head_rows(grad.q, row, rows, h, width), k.d_query, Out::set);
   }
 }

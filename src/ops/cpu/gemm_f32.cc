@@ -29,12 +29,12 @@ const char* isa_name(dnnl_cpu_isa_t isa) {
 
 }  // namespace
 
-void gemm_f32(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
-              int64_t ldb, float beta, float* c, int64_t ldc) {
-  if (m == 0 || n == 0) return;
+void gemm_f32(const GemmShape& shape, const GemmOperand& a, const GemmOperand& b, float beta, float* c, int64_t ldc) {
+  if (shape.m == 0 || shape.n == 0) return;
   one_thread();
   const dnnl_status_t status =
-      dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, beta, c, ldc);
+      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', shape.m, shape.n, shape.k, 1.0f, a.data, a.ld,
+                 b.data, b.ld, beta, c, ldc);
   check(status == dnnl_success, "gemm_f32: oneDNN refused the call");
 }
 

@@ -5,9 +5,20 @@
 
 namespace sluice::cpu {
 
-/// Row-major C (m, n) = op(A) (m, k) op(B) (k, n) + beta C; leading dimensions in elements. Any sizes >= 0.
-void gemm_f32(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
-              int64_t ldb, float beta, float* c, int64_t ldc);
+/// A row-major matrix in memory, `ld` elements between rows; `transposed`: the product takes its transpose.
+struct GemmOperand {
+  const float* data;
+  int64_t ld;
+  bool transposed = false;
+};
+
+/// Sizes of a product: (m, k) times (k, n), all >= 0.
+struct GemmShape {
+  int64_t m, n, k;
+};
+
+/// Row-major C (m, n) = A B + beta C, `ldc` elements between the rows of C.
+void gemm_f32(const GemmShape& shape, const GemmOperand& a, const GemmOperand& b, float beta, float* c, int64_t ldc);
 
 /// Which library, version and instruction set gemm_f32 runs on, for `sluice bench`.
 std::string gemm_description();

@@ -105,6 +105,14 @@ void attend_apart(Stream& s, const Work& work, int64_t splits, const LatentShape
   });
 }
 
+/// Calls fn(head, thread) for every head; `work` multiply-adds each.
+template <class Fn>
+void for_each_head(Stream& s, const LatentShape& a, int64_t work, Fn&& fn) {
+  parallel_for(s, a.heads, infer_grain(work), [&](int64_t h, int64_t end, int thread) {
+    for (; h < end; ++h) fn(h, thread);
+  });
+}
+
 }  // namespace
 
 void infer_cache_rows(Stream&, const LatentCache& cache, const Tensor& x_TA, const Tensor& position_T) {
@@ -116,7 +124,7 @@ void infer_cache_rows(Stream&, const LatentCache& cache, const Tensor& x_TA, con
 
 void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_b, const LatentShape& a) {
   const int64_t T = q.rows();
-  s.pool().run(a.heads, [&](int64_t h, int thread) {
+  for_each_head(s, a, T * a.nope * a.latent, [&](int64_t h, int thread) {
     const size_t scratch = infer_rows_scratch(kv_b, a.nope);
     const InferWeights w =
         infer_rows(kv_b, h * (a.nope + a.value), a.nope, scratch ? s.scratch(thread, scratch) : nullptr);
@@ -129,7 +137,7 @@ void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_
 }
 
 void infer_expand_value(Stream& s, Tensor o, const Tensor& u, const Matrix& kv_b, const LatentShape& a) {
-  s.pool().run(a.heads, [&](int64_t h, int thread) {
+  for_each_head(s, a, u.rows() * a.value * a.latent, [&](int64_t h, int thread) {
     const size_t scratch = infer_rows_scratch(kv_b, a.value);
     const InferWeights w =
         infer_rows(kv_b, h * (a.nope + a.value) + a.nope, a.value, scratch ? s.scratch(thread, scratch) : nullptr);
@@ -146,8 +154,10 @@ void infer_attention(Stream& s, Tensor u, const Tensor& qa, const LatentCache& c
   for (int64_t t = 0; t < u.rows(); ++t) longest = std::max<int64_t>(longest, position_T.ptr<int32_t>()[t]);
   const int64_t splits = longest / kSplit + 1;
   if (splits > 1 && work.tasks() < 4 * s.threads()) return attend_apart(s, work, splits, a);
-  s.pool().run(work.tasks(), [&](int64_t task, int thread) {
-    attend(work.out(task), s.scratch(thread, static_cast<size_t>(kHeads * (kSplit + a.latent))), work.query(task));
+  const int64_t size = std::min(kHeads, a.heads) * (longest + 1) * (a.row() + a.latent);
+  parallel_for(s, work.tasks(), infer_grain(size), [&](int64_t task, int64_t end, int thread) {
+    for (; task < end; ++task)
+      attend(work.out(task), s.scratch(thread, static_cast<size_t>(kHeads * (kSplit + a.latent))), work.query(task));
   });
 }
 

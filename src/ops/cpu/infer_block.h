@@ -1,6 +1,7 @@
 // The two block products of inference on one thread. Each output element is one chain of multiply-adds in ascending
 // order of the contraction (per vector lane, lanes added at the end in infer_dot), whatever the blocking.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "ops/matrix.h"
@@ -38,6 +39,9 @@ InferWeights infer_rows(const Matrix& w, int64_t begin, int64_t rows, float* scr
 inline size_t infer_rows_scratch(const Matrix& w, int64_t rows) {
   return w.format == Format::fp8_128 ? static_cast<size_t>(rows * w.cols) : 0;
 }
+
+/// Items per task when one takes `work` multiply-adds: tasks below some microseconds are not worth another thread.
+inline int64_t infer_grain(int64_t work) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work)); }
 
 /// One split of keys under one head: turns `n` scores into exp(scale score - largest), returns `largest` (scaled) and
 /// the sum of the exponentials.

@@ -26,12 +26,11 @@ void block_product(Stream& s, int thread, bool trans_a, bool trans_b, Tensor y, 
   float* scratch = na + nb + ny ? s.scratch(thread, static_cast<size_t>(na + nb + ny)) : nullptr;
   const Block fa = as_f32(a, scratch), fb = as_f32(b, scratch + na);
   if (y.dtype == DType::f32) {
-    gemm_f32(trans_a, trans_b, y.rows(), y.cols(), k, fa.data, fa.ld, fb.data, fb.ld, out == Out::add ? 1.0f : 0.0f,
-             static_cast<float*>(y.data), y.ld);
+    gemm_f32({y.rows(), y.cols(), k}, {fa.data, fa.ld, trans_a}, {fb.data, fb.ld, trans_b}, out == Out::add ? 1.0f : 0.0f, static_cast<float*>(y.data), y.ld);
     return;
   }
   float* fy = scratch + na + nb;
-  gemm_f32(trans_a, trans_b, y.rows(), y.cols(), k, fa.data, fa.ld, fb.data, fb.ld, 0.0f, fy, y.cols());
+  gemm_f32({y.rows(), y.cols(), k}, {fa.data, fa.ld, trans_a}, {fb.data, fb.ld, trans_b}, 0.0f, fy, y.cols());
   store_f32(y, fy, out);
 }
 

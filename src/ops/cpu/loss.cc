@@ -5,7 +5,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/loss.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/contrib/math/math-inl.h"
 #include "ops/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,7 +25,7 @@ float row_exp(float* e, const float* x, int64_t n, float most) {
   V totals = hn::Zero(F());
   float total = 0;
   for (int64_t i = 0; i < n; i += lanes()) {
-    const V v = hn::Exp(F(), hn::Sub(load_n(x + i, n - i), vm));
+    const V v = exp(hn::Sub(load_n(x + i, n - i), vm));
     if (e) store_n(v, e + i, n - i);
     if (i + lanes() <= n) {
       totals = hn::Add(totals, v);
@@ -64,9 +63,9 @@ void cross_entropy_forward(Stream& s, Tensor loss_T, Tensor argmax_T, const Tens
       const float* x = logits.f32() + t * V;
       const int32_t target = target_T.ptr<int32_t>()[t];
       const float most = HWY_DYNAMIC_DISPATCH(row_max)(x, V);
-      if (argmax_T) argmax_T.ptr<int32_t>()[t] = static_cast<int32_t>(std::find(x, x + V, most) - x);
+      if (argmax_T) argmax_T.ptr<int32_t>()[t] = static_cast<int32_t>(std::min(std::find(x, x + V, most) - x, V - 1));
       loss_T.f32()[t] =
-          target < 0 ? 0.0f : std::log(HWY_DYNAMIC_DISPATCH(row_exp)(nullptr, x, V, most)) + most - x[target];
+          target < 0 ? 0.0f : std::log(HWY_DYNAMIC_DISPATCH(row_exp)(nullptr, x, V, most)) + (most - x[target]);
     }
   });
 }
@@ -84,7 +83,7 @@ void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor logits, const Tenso
       }
       const float most = HWY_DYNAMIC_DISPATCH(row_max)(x, V), logit = x[target];
       const float total = HWY_DYNAMIC_DISPATCH(row_exp)(x, x, V, most);
-      loss_T.f32()[t] = std::log(total) + most - logit;
+      loss_T.f32()[t] = std::log(total) + (most - logit);
       HWY_DYNAMIC_DISPATCH(row_scale)(x, V, scale / total);
       x[target] -= scale;
     }

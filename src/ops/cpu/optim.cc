@@ -38,17 +38,14 @@ void adamw_any(Tensor w, Tensor m, Tensor v, const Tensor& g, const AdamW& c, in
     adamw_range(w.f32() + begin, m.ptr<bf16>() + begin, v.ptr<bf16>() + begin, g.f32() + begin, c, n);
 }
 
+// Eight sums whatever the vector length, so that the order depends on n alone; the compiler vectorises them.
 double squares(const float* x, int64_t n) {
-  double total = 0;
-  V part = hn::Zero(F());
+  double part[8] = {};
   int64_t i = 0;
-  for (; i + lanes() <= n; i += lanes()) {
-    part = hn::MulAdd(load(x + i), load(x + i), part);
-    if ((i / lanes()) % 64 == 63) total += static_cast<double>(sum(part)), part = hn::Zero(F());
-  }
-  total += static_cast<double>(sum(part));
-  for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  return total;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t j = 0; j < 8; ++j) part[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (int64_t j = 0; i + j < n; ++j) part[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
 }
 
 void ema(float* average, const float* w, float decay, int64_t n) {

@@ -14,6 +14,8 @@
 #include "base/dtype.h"
 #include "hwy/highway.h"
 
+#include "hwy/contrib/math/math-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 
@@ -59,6 +61,12 @@ inline void store_n(V v, T* p, int64_t n) {
   T buffer[HWY_MAX_BYTES / sizeof(float)];
   store(v, buffer);
   std::memcpy(static_cast<void*>(p), buffer, static_cast<size_t>(n) * sizeof(T));
+}
+
+/// exp for every float32: Highway's is garbage above 104 and gives 0 for NaN, which must not be hidden.
+inline V exp(V x) {
+  const V y = hn::Exp(F(), hn::Min(x, hn::Set(F(), 104.0f)));
+  return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
 inline float sum(V v) { return hn::GetLane(hn::SumOfLanes(F(), v)); }

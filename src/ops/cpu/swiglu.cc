@@ -3,7 +3,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/swiglu.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/contrib/math/math-inl.h"
 #include "ops/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -11,7 +10,7 @@ namespace sluice::cpu::HWY_NAMESPACE {
 
 inline V sigmoid(V z) {
   const V one = hn::Set(F(), 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(F(), hn::Neg(z))));
+  return hn::Div(one, hn::Add(one, exp(hn::Neg(z))));
 }
 
 template <class T>

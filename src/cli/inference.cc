@@ -1,0 +1,151 @@
+#include "cli/inference.h"
+
+#include <map>
+#include <random>
+#include <thread>
+
+#include "formats/hf_config.h"
+#include "model/checkpoint.h"
+
+namespace sluice {
+namespace {
+
+constexpr float kTemperature = 0.8f, kTopP = 0.95f;
+
+volatile std::sig_atomic_t interrupt_flag = 0;
+
+extern "C" void sluice_on_interrupt(int) { interrupt_flag = 1; }
+
+HfGeneration generation_defaults(const fs::path& folder) {
+  const fs::path file = folder / "generation_config.json";
+  return fs::exists(file) ? parse_hf_generation(read_file(file), file.string()) : HfGeneration{};
+}
+
+double rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; }
+
+/// Speed of writing: the first token belongs to the prompt's time.
+double writing_rate(const GenerateResult& r) { return rate(std::max<int64_t>(r.tokens - 1, 0), r.seconds); }
+
+}  // namespace
+
+void add_inference_options(CLI::App& command, InferenceOptions& options) {
+  command.add_option("--model", options.model, "checkpoint folder, or a training run (its latest checkpoint)")
+      ->required();
+  command.add_option("--threads", options.threads, "threads; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--ctx", options.context, "context length in tokens; 0: the model's max_position_embeddings")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
+      ->capture_default_str();
+}
+
+const Tokenizer& Inference::need_tokenizer() const {
+  if (!tokenizer) fail("{}: expected tokenizer.json for text; without it, give --ids", folder.string());
+  return *tokenizer;
+}
+
+std::vector<int32_t> Inference::encode(std::string_view text, bool parse_special) const {
+  const Tokenizer& t = need_tokenizer();
+  std::vector<int32_t> ids;
+  if (t.add_bos()) ids.push_back(t.bos_id());
+  t.encode(text, parse_special, ids);
+  return ids;
+}
+
+Inference open_inference(const InferenceOptions& options) {
+  Inference i;
+  i.folder = resolve_checkpoint(options.model);
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  i.stream = std::make_unique<Stream>(options.threads ? options.threads : cores);
+  if (fs::exists(i.folder / "tokenizer.json")) i.tokenizer.emplace(Tokenizer::load(i.folder));
+  i.model = std::make_unique<Model>(load_model(*i.stream, i.folder, file_precision(SafetensorsFolder(i.folder))));
+  i.engine = std::make_unique<Engine>(*i.stream, *i.model, EngineOptions{options.context, 0});
+  return i;
+}
+
+void add_sampling_options(CLI::App& command, SamplingOptions& options) {
+  static const std::map<std::string, Draft> kDrafts = {
+      {"off", Draft::off}, {"on", Draft::on}, {"auto", Draft::automatic}};
+  command.add_option("--temperature", options.temperature,
+                     "0: always the most probable token (default: generation_config.json's, else 0.8)")
+      ->check(CLI::Range(0.0f, 100.0f));
+  command.add_option("--top-p", options.top_p,
+                     "draw from the most probable tokens that hold this share (default: the same, else 0.95)")
+      ->check(CLI::Range(1e-6f, 1.0f));
+  command.add_option("--top-k", options.top_k, "draw from the k most probable tokens; 0: no limit")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
+      ->capture_default_str();
+  command.add_option("--seed", options.seed, "same seed and options, same text (default: another one each time)");
+  command.add_option("--max-tokens", options.max_tokens, "most tokens to write")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
+      ->capture_default_str();
+  command.add_option("--draft", options.draft, "draft with the MTP module: on, off, or auto (where it makes it faster)")
+      ->transform(CLI::CheckedTransformer(kDrafts))
+      ->default_str("auto");
+}
+
+GenerateOptions generate_options(const SamplingOptions& options, const Inference& inference) {
+  const HfGeneration defaults = generation_defaults(inference.folder);
+  GenerateOptions g;
+  g.max_tokens = options.max_tokens;
+  g.rule.temperature = options.temperature.value_or(static_cast<float>(defaults.temperature.value_or(kTemperature)));
+  g.rule.top_p = options.top_p.value_or(static_cast<float>(defaults.top_p.value_or(kTopP)));
+  g.rule.top_k = options.top_k;
+  g.seed = options.seed ? *options.seed : std::random_device()();
+  g.draft = options.draft;
+  for (const int64_t id : inference.engine->config().eos_token_id) g.stop_ids.push_back(static_cast<int32_t>(id));
+  for (const int64_t id : defaults.eos_token_id) g.stop_ids.push_back(static_cast<int32_t>(id));
+  if (inference.tokenizer) {
+    g.vocab_limit = inference.tokenizer->vocab_size();
+    if (inference.tokenizer->eos_id() != Tokenizer::kNone) g.stop_ids.push_back(inference.tokenizer->eos_id());
+  }
+  return g;
+}
+
+std::unique_ptr<Session> open_session(const Inference& inference, Draft draft) {
+  if (draft == Draft::on && !inference.engine->has_mtp())
+    fail("--draft on: {}: expected a checkpoint with an MTP module", inference.folder.string());
+  return std::make_unique<Session>(*inference.engine, draft != Draft::off && inference.engine->has_mtp());
+}
+
+std::string describe(const GenerateResult& r) {
+  std::string line = fmt::format("prompt {} tokens in {:.2f} s ({:.0f} tokens/s), text {} tokens in {:.2f} s ({:.1f} tokens/s)",
+                                 r.prompt_tokens, r.prompt_seconds, rate(r.prompt_tokens - r.kept_tokens, r.prompt_seconds),
+                                 r.tokens, r.seconds, writing_rate(r));
+  if (r.proposed)
+    line += fmt::format(", drafting {}: {} of {} proposals accepted ({:.0f}%)", r.drafting ? "on" : "found slower, off",
+                        r.accepted, r.proposed, 100.0 * static_cast<double>(r.accepted) / static_cast<double>(r.proposed));
+  return line;
+}
+
+void add_statistics(JsonObject& json, const GenerateResult& r) {
+  static const char* const kReasons[] = {"stop", "max_tokens", "context", "stop"};
+  json.add("finish_reason", kReasons[static_cast<size_t>(r.finish)])
+      .add("prompt_tokens", r.prompt_tokens)
+      .add("tokens", r.tokens)
+      .add("prompt_seconds", r.prompt_seconds)
+      .add("seconds", r.seconds)
+      .add("tokens_per_second", writing_rate(r))
+      .add("draft_proposed", r.proposed)
+      .add("draft_accepted", r.accepted);
+}
+
+InterruptGuard::InterruptGuard() {
+  interrupt_flag = 0;
+  struct sigaction action = {};
+  action.sa_handler = sluice_on_interrupt;  // no SA_RESTART: a read of the terminal returns
+  sigaction(SIGINT, &action, &before_);
+}
+
+InterruptGuard::~InterruptGuard() { sigaction(SIGINT, &before_, nullptr); }
+
+bool InterruptGuard::interrupted() { return interrupt_flag != 0; }
+
+void InterruptGuard::reset() { interrupt_flag = 0; }
+
+void write_out(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    fail("standard output: cannot write");
+}
+
+}  // namespace sluice

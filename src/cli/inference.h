@@ -1,0 +1,83 @@
+// What generate, chat and score share: a model in memory with its engine, and the options for it.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/generate.h"
+#include "formats/json_lines.h"
+#include "tokenizer/tokenizer.h"
+
+namespace sluice {
+
+struct InferenceOptions {
+  std::string model;
+  int threads = 0;      // 0: all cores
+  int64_t context = 0;  // 0: the model's
+};
+
+/// --model, --threads, --ctx.
+void add_inference_options(CLI::App& command, InferenceOptions& options);
+
+/// A checkpoint in the formats of its file, ready to write with.
+struct Inference {
+  fs::path folder;
+  std::unique_ptr<Stream> stream;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Engine> engine;
+  std::optional<Tokenizer> tokenizer;  // where the folder has one
+
+  /// Throws Error naming the folder when there is none.
+  const Tokenizer& need_tokenizer() const;
+  /// `text` as ids, with a begin token first where the tokenizer wants one.
+  std::vector<int32_t> encode(std::string_view text, bool parse_special) const;
+};
+
+/// `options.model` may be a checkpoint or the folder of a training run, whose latest checkpoint it is then.
+Inference open_inference(const InferenceOptions& options);
+
+/// What the user said about sampling; the rest is the checkpoint's (generation_config.json) or ours.
+struct SamplingOptions {
+  std::optional<float> temperature, top_p;
+  int64_t top_k = 0, max_tokens = 256;
+  std::optional<uint64_t> seed;
+  Draft draft = Draft::automatic;
+};
+
+/// --temperature, --top-p, --top-k, --seed, --max-tokens, --draft.
+void add_sampling_options(CLI::App& command, SamplingOptions& options);
+
+/// All of it resolved: a seed is drawn where none is given, end tokens come from config.json, generation_config.json and
+/// the tokenizer.
+GenerateOptions generate_options(const SamplingOptions& options, const Inference& inference);
+
+/// A session that can draft if `draft` asks for it. Throws Error for Draft::on without an MTP module.
+std::unique_ptr<Session> open_session(const Inference& inference, Draft draft);
+
+/// One line about speed and drafting.
+std::string describe(const GenerateResult& result);
+/// Fields of the same for --json.
+void add_statistics(JsonObject& json, const GenerateResult& result);
+
+/// While one lives, Ctrl-C sets a flag instead of ending the program.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+  static bool interrupted();
+  /// Forgets a Ctrl-C.
+  static void reset();
+
+ private:
+  struct sigaction before_;
+};
+
+/// Writes to standard output at once. Throws Error when that fails.
+void write_out(std::string_view text);
+
+}  // namespace sluice

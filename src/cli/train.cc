@@ -1,0 +1,199 @@
+// sluice train: options, YAML and key=value pairs -> TrainConfig; then the run.
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <csignal>
+#include <map>
+#include <memory>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/sample.h"
+#include "formats/json_lines.h"
+#include "train/trainer.h"
+
+namespace sluice {
+namespace {
+
+volatile std::sig_atomic_t stop_signals = 0;
+
+/// The first signal asks for a stop after the step, the second ends the program.
+void on_signal(int signal) {
+  stop_signals = stop_signals + 1;
+  if (stop_signals > 1) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+}
+
+struct TrainOptions {
+  TrainConfig config;
+  std::string file, resume;
+  std::vector<std::string> pairs;
+  bool dry_run = false, json = false;
+  std::map<std::string, std::vector<std::string>> given;  // from long options
+};
+
+int edit_distance(const std::string& a, const std::string& b) {
+  std::vector<int> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int above = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+[[noreturn]] void fail_unknown(TrainConfig& c, const std::string& key, const std::string& where) {
+  std::string nearest;
+  int best = 1 << 20;
+  c.visit([&](const std::string& name, auto&) {
+    const int d = edit_distance(key, name);
+    if (d < best) best = d, nearest = name;
+  });
+  fail("{}: unknown key {}; the nearest is {}", where, key, nearest);
+}
+
+void set_key(TrainConfig& c, const std::string& key, const YAML::Node& value, const std::string& where) {
+  bool found = false;
+  c.visit([&](const std::string& name, auto& field) {
+    if (name != key) return;
+    found = true;
+    using T = std::remove_reference_t<decltype(field)>;
+    try {
+      if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+        field = value.IsScalar() ? std::vector<std::string>{value.as<std::string>()} : value.as<T>();
+      } else {
+        field = value.as<T>();
+      }
+    } catch (const YAML::Exception&) {
+      fail("{}: {}: expected {}, found {}", where, key,
+           std::is_same_v<T, bool> ? "true or false" : std::is_same_v<T, int64_t> ? "an integer"
+           : std::is_same_v<T, double> ? "a number" : "text or a list of texts",
+           value.IsScalar() ? value.Scalar() : std::string("a list or map"));
+    }
+  });
+  if (!found) fail_unknown(c, key, where);
+}
+
+void read_yaml(TrainConfig& c, const fs::path& file) {
+  YAML::Node root;
+  try {
+    root = YAML::Load(read_file(file));
+  } catch (const YAML::Exception& e) {
+    fail("{}:{}: {}", file.string(), e.mark.line + 1, e.msg);
+  }
+  if (!root.IsMap()) fail("{}: expected a map of keys", file.string());
+  for (const auto& item : root) {
+    if (!item.first.IsScalar()) fail("{}: expected plain keys", file.string());
+    set_key(c, item.first.Scalar(), item.second, file.string());
+  }
+}
+
+/// A number or word given on the command line; never more than a scalar.
+YAML::Node scalar(const std::string& text) { return YAML::Node(text); }
+
+void resolve(TrainOptions& o) {
+  if (!o.resume.empty()) {
+    std::vector<std::string> problems;
+    const std::optional<fs::path> checkpoint = find_good_checkpoint(o.resume, problems);
+    if (!checkpoint) fail("{}: no checkpoint to resume from{}", o.resume, problems.empty() ? "" : "; " + problems[0]);
+    read_yaml(o.config, *checkpoint / "trainer/config.yaml");
+    o.config.out = o.resume;
+  }
+  if (!o.file.empty()) read_yaml(o.config, o.file);
+  for (const auto& [key, values] : o.given) {
+    if (values.size() > 1 || key == "data" || key == "eval") {
+      YAML::Node list(YAML::NodeType::Sequence);
+      for (const std::string& v : values) list.push_back(v);
+      set_key(o.config, key, list, "command line");
+    } else {
+      set_key(o.config, key, scalar(values.at(0)), "command line");
+    }
+  }
+  for (const std::string& pair : o.pairs) {
+    const size_t at = pair.find('=');
+    if (at == std::string::npos) fail("command line: expected key=value, found {}", pair);
+    set_key(o.config, pair.substr(0, at), scalar(pair.substr(at + 1)), "command line");
+  }
+}
+
+double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); }
+
+void print_plan(const TrainPlan& p, bool json) {
+  if (json) {
+    JsonObject o;
+    o.add("parameters", p.parameters).add("active_parameters", p.active_parameters);
+    o.add("weight_bytes", p.weight_bytes).add("optimizer_bytes", p.optimizer_bytes);
+    o.add("activation_bytes", p.activation_bytes).add("available_bytes", p.available_bytes);
+    o.add("checkpoint_bytes", p.checkpoint_bytes).add("tokens", p.tokens).add("steps", p.steps);
+    o.add("tokens_per_second", p.tokens_per_second).add("flops_per_token", p.flops_per_token).add("seconds", p.seconds);
+    fmt::print("{}\n", o.str());
+    return;
+  }
+  fmt::print(stderr, "model: {:.2f}M parameters, {:.2f}M active per token\n", static_cast<double>(p.parameters) * 1e-6,
+             static_cast<double>(p.active_parameters) * 1e-6);
+  fmt::print(stderr, "memory: {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, activations {:.2f}) of {:.1f}; "
+                     "a checkpoint takes {:.2f} GiB of disk\n",
+             gib(p.weight_bytes + p.optimizer_bytes + p.activation_bytes), gib(p.weight_bytes), gib(p.optimizer_bytes),
+             gib(p.activation_bytes), gib(p.available_bytes), gib(p.checkpoint_bytes));
+  fmt::print(stderr, "run: {} steps over {} tokens of text, {:.0f} tokens/s, {:.1f} GFLOP/s, about {}\n", p.steps,
+             p.tokens, p.tokens_per_second, p.flops_per_token * p.tokens_per_second * 1e-9, format_duration(p.seconds));
+}
+
+void run_train(TrainOptions& o) {
+  resolve(o);
+  check_config(o.config);
+  if (!o.json) fmt::print(stderr, "{}", format_config(o.config));
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  Trainer trainer(o.config, !o.resume.empty(), {[] { return stop_signals > 0; }, write_sample});
+  for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
+  print_plan(trainer.plan(), o.json);
+  if (o.dry_run) return;
+  if (trainer.run())
+    fmt::print(stderr, "done: {}/latest, {}/report.html\n", o.config.out, o.config.out);
+  else
+    fmt::print(stderr, "stopped after step {}; to go on: sluice train --resume {}\n", trainer.progress().step,
+               o.config.out);
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  auto o = std::make_shared<TrainOptions>();
+  CLI::App* c = app.add_subcommand("train", "Train a model from text, or train on from a checkpoint");
+  const auto option = [&](const char* name, const char* key, const char* help) {
+    c->add_option(name, o->given[key], help)->expected(1, 1 << 20)->group("Run");
+  };
+  option("--data", "data", "text files, globs or packed folders, each PATH or PATH=WEIGHT");
+  option("--eval", "eval", "held-out text files");
+  option("--size", "size", "tiny, small or medium");
+  option("--model", "model", "config.json of another shape");
+  option("--tokenizer", "tokenizer", "folder of a tokenizer (default: train one)");
+  option("--init-from", "init_from", "checkpoint folder to train on from");
+  option("--time", "time", "time budget: 90s, 30m, 2h");
+  option("--steps", "steps", "number of steps instead of a time budget");
+  option("--precision", "precision", "f32, bf16 or fp8");
+  option("--seed", "seed", "of initialisation and order of the data");
+  option("--threads", "threads", "0: all cores");
+  option("--out", "out", "folder of the run");
+  c->add_option("--config", o->file, "YAML file with any of the keys below");
+  c->add_option("--resume", o->resume, "run folder to go on with");
+  c->add_flag("--dry-run", o->dry_run, "print parameters, memory, disk, speed and expected time, train nothing");
+  c->add_flag("--json", o->json, "print the plan as JSON on stdout");
+  c->add_option("pairs", o->pairs, "key=value, as in the YAML file");
+  c->footer("Keys and defaults:\n" + format_config(TrainConfig()) +
+            "\nExample: sluice train --data book.txt --size tiny --time 2m --out run lr=2e-3");
+  c->callback([o] {
+    std::erase_if(o->given, [](const auto& item) { return item.second.empty(); });
+    run_train(*o);
+  });
+}
+
+}  // namespace sluice

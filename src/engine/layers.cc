@@ -1,0 +1,132 @@
+#include "engine/layers.h"
+
+#include "ops/elementwise.h"
+#include "ops/norm.h"
+#include "ops/rope.h"
+#include "ops/swiglu.h"
+
+namespace sluice {
+namespace {
+
+float eps(const InferPass& pass) { return static_cast<float>(pass.config->rms_norm_eps); }
+
+/// q (T, H (nope + rope)), its rope part rotated.
+Tensor query(Stream& s, Arena& a, const Tensor& x_TD, const InferBlock& b, const InferPass& pass) {
+  const MlaWeights& w = b.w->mla;
+  const LatentShape& shape = pass.shape;
+  const Tensor q_TH = a.f32(x_TD.rows(), shape.heads * (shape.nope + shape.rope));
+  if (w.q_a) {
+    const size_t mark = a.mark();
+    const Tensor c_TQ = a.f32(x_TD.rows(), w.q_a.rows), normed_TQ = a.f32(x_TD.rows(), w.q_a.rows);
+    infer_linear(s, c_TQ, x_TD, w.q_a);
+    infer_norm(s, a, normed_TQ, c_TQ, b.q_a_norm, kLatentNormEps);
+    infer_linear(s, q_TH, normed_TQ, w.q_b);
+    a.release(mark);
+  } else {
+    infer_linear(s, q_TH, x_TD, w.q_proj);
+  }
+  rope_forward(s, q_TH.split_heads(shape.heads).slice_cols(shape.nope, shape.rope), pass.position_T, pass.rope_table);
+  return q_TH;
+}
+
+/// Computes the rows' keys and puts them into the cache.
+void cache_keys(Stream& s, Arena& a, const Tensor& x_TD, const InferBlock& b, const LatentCache& cache,
+                const InferPass& pass) {
+  const size_t mark = a.mark();
+  const int64_t T = x_TD.rows(), C = pass.shape.latent, R = pass.shape.rope;
+  const Tensor raw_TA = a.f32(T, C + R), key_TA = a.f32(T, C + R);
+  infer_linear(s, raw_TA, x_TD, b.w->mla.kv_a);
+  infer_norm(s, a, key_TA.slice_cols(0, C), raw_TA.slice_cols(0, C), b.kv_a_norm, kLatentNormEps);
+  copy(s, key_TA.slice_cols(C, R), raw_TA.slice_cols(C, R));
+  rope_forward(s, key_TA.slice_cols(C, R), pass.position_T, pass.rope_table);
+  infer_cache_rows(s, cache, key_TA, pass.position_T);
+  a.release(mark);
+}
+
+/// h += attention(x).
+void attention(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock& b, const LatentCache& cache,
+               const InferPass& pass) {
+  const MlaWeights& w = b.w->mla;
+  const LatentShape& shape = pass.shape;
+  const int64_t T = x_TD.rows();
+  cache_keys(s, a, x_TD, b, cache, pass);
+  const Tensor q_TH = query(s, a, x_TD, b, pass);
+  const Tensor qa_TH = a.f32(T, shape.heads * shape.row()), u_TH = a.f32(T, shape.heads * shape.latent);
+  const Tensor o_TH = a.f32(T, shape.heads * shape.value);
+  infer_absorb_query(s, qa_TH, q_TH, w.kv_b, shape);
+  infer_attention(s, u_TH, qa_TH, cache, pass.position_T, shape);
+  infer_expand_value(s, o_TH, u_TH, w.kv_b, shape);
+  infer_linear(s, h_TD, o_TH, w.o, Out::add);
+}
+
+/// h += ffn(x).
+void ffn(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const FfnWeights& w) {
+  const size_t mark = a.mark();
+  const int64_t T = x_TD.rows(), F = w.gate.rows;
+  const Tensor g_TF = a.f32(T, F), u_TF = a.f32(T, F), p_TF = a.f32(T, F);
+  infer_linear(s, g_TF, x_TD, w.gate);
+  infer_linear(s, u_TF, x_TD, w.up);
+  swiglu_forward(s, p_TF, g_TF, u_TF);
+  infer_linear(s, h_TD, p_TF, w.down, Out::add);
+  a.release(mark);
+}
+
+/// h += moe(x).
+void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const MoeWeights& w, const InferPass& pass) {
+  const int64_t T = x_TD.rows(), D = x_TD.cols(), E = w.router.rows, K = pass.router.top_k, F = w.gate[0].rows;
+  const Tensor logits_TE = a.f32(T, E), score_TE = a.f32(T, E), weight_TK = a.f32(T, K);
+  const Tensor choice_TK = a.alloc(DType::i32, {T, K}), row_of_TK = a.alloc(DType::i32, {T, K});
+  const Tensor offsets_E1 = a.alloc(DType::i32, {E + 1}), slot_of_R = a.alloc(DType::i32, {T * K});
+  infer_linear(s, logits_TE, x_TD, w.router);
+  route_forward(s, choice_TK, weight_TK, score_TE, logits_TE, w.bias ? w.bias.tensor() : Tensor(), pass.router);
+  moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
+
+  const Tensor x_RD = a.f32(T * K, D), g_RF = a.f32(T * K, F), u_RF = a.f32(T * K, F), p_RF = a.f32(T * K, F);
+  moe_gather_forward(s, x_RD, x_TD, slot_of_R, K);
+  infer_grouped_linear(s, g_RF, x_RD, offsets_E1, w.gate);
+  infer_grouped_linear(s, u_RF, x_RD, offsets_E1, w.up);
+  swiglu_forward(s, p_RF, g_RF, u_RF);
+  const Tensor& y_RD = x_RD;  // not needed any more
+  infer_grouped_linear(s, y_RD, p_RF, offsets_E1, w.down);
+  moe_combine_forward(s, h_TD, y_RD, weight_TK, row_of_TK, Out::add);
+  if (w.shared.gate) ffn(s, a, h_TD, x_TD, w.shared);
+}
+
+}  // namespace
+
+void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w, float eps_) {
+  const size_t mark = a.mark();
+  rmsnorm_forward(s, y, a.alloc(DType::f32, {x.rows()}), x, w, eps_);
+  a.release(mark);
+}
+
+void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const LatentCache& cache,
+                 const InferPass& pass) {
+  const size_t mark = a.mark();
+  const Tensor x_TD = a.f32(h_TD.rows(), h_TD.cols());
+  const size_t inner = a.mark();
+  infer_norm(s, a, x_TD, h_TD, b.attn_norm, eps(pass));
+  attention(s, a, h_TD, x_TD, b, cache, pass);
+  a.release(inner);
+  infer_norm(s, a, x_TD, h_TD, b.ffn_norm, eps(pass));
+  if (b.w->is_moe)
+    moe(s, a, h_TD, x_TD, b.w->moe, pass);
+  else
+    ffn(s, a, h_TD, x_TD, b.w->dense);
+  a.release(mark);
+}
+
+void infer_mtp(Stream& s, Arena& a, Tensor z_TD, const Tensor& hidden_TD, const Tensor& e_TD, const InferMtp& m,
+               const LatentCache& cache, const InferPass& pass) {
+  const size_t mark = a.mark();
+  const int64_t T = hidden_TD.rows(), D = hidden_TD.cols();
+  const Tensor eh_T2D = a.f32(T, 2 * D), x_TD = a.f32(T, D);
+  infer_norm(s, a, eh_T2D.slice_cols(0, D), e_TD, m.enorm, eps(pass));
+  infer_norm(s, a, eh_T2D.slice_cols(D, D), hidden_TD, m.hnorm, eps(pass));
+  infer_linear(s, x_TD, eh_T2D, m.w->eh_proj);
+  infer_block(s, a, x_TD, m.block, cache, pass);
+  infer_norm(s, a, z_TD, x_TD, m.head_norm, eps(pass));
+  a.release(mark);
+}
+
+}  // namespace sluice

@@ -1,0 +1,45 @@
+// The layers of the inference engine: float32 activations, row-invariant ops, attention over the latent cache in the
+// absorbed form (specification 2.8). They share weights, config and ops with the training forward, not its code.
+// T rows (tokens) of one sequence, D model.
+#pragma once
+#include "base/arena.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/infer.h"
+#include "ops/moe.h"
+
+namespace sluice {
+
+/// A block's weights; the norms as float32, which the norm op wants beside float32 activations.
+struct InferBlock {
+  const BlockWeights* w = nullptr;
+  Tensor attn_norm, ffn_norm, q_a_norm, kv_a_norm;
+};
+
+struct InferMtp {
+  const MtpWeights* w = nullptr;
+  Tensor enorm, hnorm, head_norm;
+  InferBlock block;
+};
+
+/// What the rows of a pass share.
+struct InferPass {
+  const HfConfig* config;
+  LatentShape shape;
+  RouterConfig router;
+  Tensor position_T;  // i32
+  Tensor rope_table;  // (beyond every position, rope) f32
+};
+
+/// y = rmsnorm(x) w.
+void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w, float eps);
+
+/// h = block(h): the rows' keys are written to `cache`, which holds those of all positions before them.
+void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const LatentCache& cache, const InferPass& pass);
+
+/// z_TD = input of the head for the token after the next one (specification 4), from hidden_TD (after the final norm)
+/// of the rows and e_TD, the embeddings of the tokens after them.
+void infer_mtp(Stream& s, Arena& a, Tensor z_TD, const Tensor& hidden_TD, const Tensor& e_TD, const InferMtp& m,
+               const LatentCache& cache, const InferPass& pass);
+
+}  // namespace sluice

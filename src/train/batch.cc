@@ -1,0 +1,50 @@
+#include "train/batch.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace sluice {
+namespace {
+
+Tensor ints(Arena& a, std::span<const int32_t> values) {
+  const Tensor t = a.alloc(DType::i32, {static_cast<int64_t>(values.size())});
+  std::memcpy(t.data, values.data(), values.size_bytes());
+  return t;
+}
+
+/// Rows [begin, begin + rows) of the first `width` columns.
+std::vector<int32_t> columns(std::span<const int32_t> all, int64_t cols, int64_t begin, int64_t rows, int64_t width) {
+  std::vector<int32_t> out;
+  out.reserve(static_cast<size_t>(rows * width));
+  for (int64_t r = begin; r < begin + rows; ++r)
+    out.insert(out.end(), all.begin() + r * cols, all.begin() + r * cols + width);
+  return out;
+}
+
+}  // namespace
+
+ModelBatch device_batch(Arena& a, const Batch& batch, int64_t begin, int64_t rows, int64_t mtp_modules) {
+  ModelBatch b;
+  b.batch = rows;
+  b.tokens = batch.cols;
+  const size_t from = static_cast<size_t>(begin * batch.cols), n = static_cast<size_t>(rows * batch.cols);
+  b.ids_T = ints(a, std::span(batch.ids).subspan(from, n));
+  const auto first = std::span(batch.first).subspan(from, n);
+  if (std::any_of(first.begin(), first.end(), [](int32_t f) { return f != 0; })) b.first_T = ints(a, first);
+  std::vector<int32_t> targets(batch.ids.size());
+  fill_targets(batch, 1, targets);
+  b.target_T = ints(a, columns(targets, batch.cols, begin, rows, batch.cols));
+  for (int64_t k = 0; k < mtp_modules; ++k) {
+    fill_targets(batch, k + 2, targets);
+    b.mtp_target.push_back(ints(a, columns(targets, batch.cols, begin, rows, batch.cols - 1 - k)));
+  }
+  return b;
+}
+
+int64_t count_targets(const Batch& batch) {
+  std::vector<int32_t> targets(batch.ids.size());
+  fill_targets(batch, 1, targets);
+  return std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; });
+}
+
+}  // namespace sluice

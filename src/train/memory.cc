@@ -1,0 +1,77 @@
+#include "train/memory.h"
+
+#include <cstring>
+#include <fstream>
+#include <limits>
+
+#include "base/file.h"
+#include "train/optimizer.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kEvalRows = 8;                   // as train/evaluate.cc
+constexpr size_t kSlack = size_t{64} << 20;        // token ids, counts, losses
+
+double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); }
+
+}  // namespace
+
+size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision precision) {
+  Stream s = Stream::dry();
+  Arena weights = Arena::counting(), arena = Arena::counting();
+  Model m;
+  m.config = c;
+  m.precision = precision;
+  m.weights = weight_shapes(c, c.num_nextn_predict_layers);
+  ModelWeights grad = weight_shapes(c, c.num_nextn_predict_layers);
+  for (const Param& p : parameters(m.weights)) allocate(*p.matrix, working_format(p.kind, precision), weights);
+  for (const Param& p : parameters(grad)) allocate(*p.matrix, Format::f32, weights);
+  ModelBatch b;
+  b.batch = std::max(std::min(config.micro_batch, config.batch_size), kEvalRows);
+  b.tokens = config.seq_len + 1;
+  b.ids_T = b.first_T = b.target_T = arena.alloc(DType::i32, {b.batch * b.tokens});
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
+    b.mtp_target.push_back(arena.alloc(DType::i32, {b.batch * (b.tokens - 1 - k)}));
+  PassOptions o;
+  o.recompute = config.recompute;
+  o.balance_alpha = 1;
+  model_forward_backward(s, arena, m, grad, b, o, {});
+  // Evaluation keeps what the forward pass keeps, without recomputation's savings.
+  o.recompute = false;
+  Arena forward = Arena::counting();
+  model_forward(s, forward, m, b, o, {});
+  return std::max(arena.peak_bytes(), forward.peak_bytes()) + kSlack + static_cast<size_t>(512 * c.vocab_size) * 4;
+}
+
+size_t available_memory() {
+  size_t available = std::numeric_limits<size_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key; meminfo >> key;) {
+    size_t kib = 0;
+    if (key == "MemAvailable:" && meminfo >> kib) available = kib << 10;
+  }
+  size_t limit = 0, used = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
+    available = std::min(available, limit > used ? limit - used : 0);
+  return available;
+}
+
+void check_memory(const HfConfig& c, const TrainConfig& config, Precision precision, size_t activations) {
+  const int64_t mtp = c.num_nextn_predict_layers;
+  const size_t weights = model_bytes(c, mtp, precision), optimizer = Optimizer::bytes(c, mtp, precision);
+  const size_t average = config.ema_decay > 0 ? model_bytes(c, mtp, Precision::f32) : 0;
+  const size_t available = available_memory(), total = weights + optimizer + average + activations;
+  if (total > available)
+    fail("memory: the run needs {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, average {:.2f}, activations "
+         "{:.2f}), the machine has {:.2f}; a smaller micro_batch, seq_len or model, or recompute: true, needs less",
+         gib(total), gib(weights), gib(optimizer), gib(average), gib(activations), gib(available));
+}
+
+void copy_weights(ModelWeights& src, ModelWeights& dst) {
+  const std::vector<Param> from = parameters(src), to = parameters(dst);
+  for (size_t i = 0; i < from.size(); ++i)
+    std::memcpy(to[i].matrix->data, from[i].matrix->data, from[i].matrix->tensor().bytes());
+}
+
+}  // namespace sluice

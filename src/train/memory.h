@@ -1,0 +1,20 @@
+// Whether a run fits, before it starts.
+#pragma once
+#include "model/model.h"
+#include "train/config.h"
+
+namespace sluice {
+
+/// Peak bytes of activations of one micro-batch, from a dry run of the pass itself.
+size_t activation_bytes(const HfConfig& model, const TrainConfig& config, Precision precision);
+
+/// Bytes of memory this machine can still give (MemAvailable), bounded by the cgroup's limit.
+size_t available_memory();
+
+/// Throws Error with the sums by kind when weights, optimiser and activations do not fit into available_memory().
+void check_memory(const HfConfig& model, const TrainConfig& config, Precision precision, size_t activations);
+
+/// dst = src, trees of equal shapes and float32.
+void copy_weights(ModelWeights& src, ModelWeights& dst);
+
+}  // namespace sluice

@@ -1,0 +1,54 @@
+// The folder of a training run: checkpoints that survive a kill at any moment.
+//   OUT/step-00000200/   a Hugging Face checkpoint, tokenizer included, checksums.json, and for resuming
+//     trainer/           config.yaml, state.safetensors (masters, moments, average, progress)
+//     ema/               the averaged weights as a checkpoint, if kept
+//   OUT/latest, OUT/best links to the newest and the best of them
+// A checkpoint is written under a temporary name and renamed when every file of it is on disk.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "train/optimizer.h"
+
+namespace sluice {
+
+/// Where a run stands, besides weights and optimiser.
+struct RunProgress {
+  int64_t step = 0, total_steps = 0;
+  int64_t tokens = 0;            // trained on so far
+  double seconds = 0;            // of training so far
+  double best_loss = 1e300;      // of the evaluations so far
+  int64_t best_step = -1;
+  std::vector<int64_t> sampler;  // Sampler::state()
+};
+
+/// What a checkpoint is made of.
+struct RunState {
+  Model& model;
+  Optimizer& optimizer;
+  ModelWeights* ema;  // float32, or null
+  RunProgress& progress;
+};
+
+/// Texts stored beside the weights.
+struct RunFiles {
+  std::string config_yaml;   // trainer/config.yaml
+  fs::path tokenizer;        // folder with tokenizer.json and tokenizer_config.json
+};
+
+/// Writes OUT/step-N, points `latest` (and `best`, when progress.best_step is this step) at it and removes checkpoints
+/// beyond the `keep_last` newest and the best. Throws Error naming the file that could not be written; older
+/// checkpoints are then as they were.
+void save_run(Stream& s, const fs::path& out, const RunState& state, const RunFiles& files, int64_t keep_last);
+
+/// The newest checkpoint of a run whose checksums hold; `problem` gets a line for each newer one that is damaged.
+/// Empty when there is none.
+std::optional<fs::path> find_good_checkpoint(const fs::path& out, std::vector<std::string>& problems);
+
+/// Loads masters, moments, average and progress of `checkpoint` into a state whose model has been loaded from it.
+/// Throws Error naming file and tensor.
+void load_run(Stream& s, const fs::path& checkpoint, const RunState& state);
+
+}  // namespace sluice

@@ -1,0 +1,329 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "model/checkpoint.h"
+#include "model/size.h"
+#include "ops/optim.h"
+#include "train/batch.h"
+#include "train/evaluate.h"
+#include "train/memory.h"
+#include "train/report.h"
+
+namespace sluice {
+namespace {
+
+constexpr double kProbeSeconds = 2;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+int thread_count(int64_t wanted) {
+  return wanted > 0 ? static_cast<int>(wanted) : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+double sum(const Tensor& t) {
+  double total = 0;
+  for (int64_t i = 0; i < t.size(); ++i) total += static_cast<double>(t.f32()[i]);
+  return total;
+}
+
+}  // namespace
+
+Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
+    : config_(config), hooks_(std::move(hooks)), stream_(thread_count(config.threads)) {
+  check_config(config_);
+  std::optional<fs::path> checkpoint;
+  if (resume) {
+    checkpoint = find_good_checkpoint(config_.out, notes_);
+    if (!checkpoint) fail("{}: no checkpoint to resume from", config_.out);
+    notes_.push_back(fmt::format("resuming from {}", checkpoint->string()));
+  }
+  fs::create_directories(config_.out);
+  tokenizer_folder_ = checkpoint ? *checkpoint : prepare_tokenizer(config_);
+  tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer_folder_));
+  corpus_ = load_corpus(config_, *tokenizer_, stream_.threads());
+  notes_.insert(notes_.end(), corpus_.notes.begin(), corpus_.notes.end());
+  byte_lengths_ = token_byte_lengths(*tokenizer_);
+  sampler_ = std::make_unique<Sampler>(
+      corpus_.sources, SamplerOptions{config_.seq_len, static_cast<uint64_t>(config_.seed)});
+  load_weights(checkpoint.value_or(fs::path()));
+}
+
+Trainer::~Trainer() = default;
+
+HfConfig Trainer::new_model_config(const Tokenizer& tokenizer) const {
+  HfConfig c = builtin_model(config_.size, tokenizer.vocab_size(), config_.seq_len);
+  if (!config_.model.empty()) {
+    c = parse_hf_config(read_file(config_.model), config_.model);
+    c.vocab_size = tokenizer.vocab_size();
+    c.quantization.reset();
+  }
+  c.num_nextn_predict_layers = config_.mtp_modules;
+  c.bos_token_id.reset();
+  c.eos_token_id.clear();
+  if (tokenizer.bos_id() != Tokenizer::kNone) c.bos_token_id = tokenizer.bos_id();
+  if (tokenizer.eos_id() != Tokenizer::kNone) c.eos_token_id = {tokenizer.eos_id()};
+  return c;
+}
+
+void Trainer::load_weights(const fs::path& checkpoint) {
+  const Precision precision = parse_precision(config_.precision);
+  const fs::path source = !checkpoint.empty() ? checkpoint
+                          : !config_.init_from.empty() ? resolve_checkpoint(config_.init_from) : fs::path();
+  HfConfig c = source.empty() ? new_model_config(*tokenizer_) : load_config(source);
+  if (!source.empty()) c.num_nextn_predict_layers = stored_mtp_modules(SafetensorsFolder(source), c);
+  if (c.vocab_size < tokenizer_->vocab_size())
+    fail("{}: vocab_size: expected at least the tokenizer's {}, found {}", source.string(), tokenizer_->vocab_size(),
+         c.vocab_size);
+  activation_bytes_ = activation_bytes(c, config_, precision);
+  check_memory(c, config_, precision, activation_bytes_);
+  if (source.empty()) {
+    model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
+    fill_model(stream_, model_, random_rows(c, static_cast<uint64_t>(config_.seed)));
+  } else {
+    model_ = load_model(stream_, source, precision);
+  }
+  optimizer_ = std::make_unique<Optimizer>(
+      stream_, model_,
+      OptimizerOptions{static_cast<float>(config_.beta1), static_cast<float>(config_.beta2),
+                       static_cast<float>(config_.eps), static_cast<float>(config_.weight_decay),
+                       static_cast<float>(config_.clip_norm)});
+  if (config_.ema_decay > 0) {
+    ema_ = std::make_unique<Model>(allocate_f32_like(model_));
+    copy_weights(optimizer_->master(), ema_->weights);
+  }
+  activations_ = Arena(activation_bytes_);
+  counts_.resize(static_cast<size_t>(num_routers(model_.weights) * std::max<int64_t>(c.n_routed_experts, 1)));
+  if (checkpoint.empty()) return;
+  load_run(stream_, checkpoint, state());
+  sampler_->set_state(progress_.sampler);
+}
+
+RunState Trainer::state() { return {model_, *optimizer_, ema_ ? &ema_->weights : nullptr, progress_}; }
+
+Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSchedule& schedule) {
+  StepLosses losses;
+  losses.tokens = count_targets(batch);
+  const int64_t routers = num_routers(model_.weights), E = std::max<int64_t>(model_.config.n_routed_experts, 1);
+  const Tensor counts = routers ? Tensor(counts_.data(), DType::i64, {routers, E}) : Tensor();
+  PassOptions o;
+  o.loss_scale = losses.tokens ? 1.0f / static_cast<float>(losses.tokens) : 0.0f;
+  o.mtp_weight = schedule.mtp_weight;
+  o.balance_alpha = static_cast<float>(config_.balance_alpha);
+  o.routed_counts = config_.balance_routed_counts;
+  o.recompute = config_.recompute;
+  for (int64_t begin = 0; begin < batch.rows; begin += config_.micro_batch) {
+    const int64_t rows = std::min(config_.micro_batch, batch.rows - begin);
+    o.balance_scale = static_cast<float>(rows) / static_cast<float>(batch.rows);
+    const size_t mark = activations_.mark();
+    const ModelBatch b = device_batch(activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));
+    const PassResult r = model_forward_backward(stream_, activations_, model_, optimizer_->grad(), b, o, counts);
+    losses.main += sum(r.loss_T) * static_cast<double>(o.loss_scale);
+    for (const Tensor& loss : r.mtp_loss)
+      losses.mtp += sum(loss) * static_cast<double>(o.loss_scale) / static_cast<double>(r.mtp_loss.size());
+    for (const Tensor& loss : r.balance_loss) losses.balance += sum(loss) / static_cast<double>(batch.rows);
+    activations_.release(mark);
+  }
+  return losses;
+}
+
+double Trainer::probe() {
+  const std::vector<int64_t> before = sampler_->state();
+  const StepSchedule schedule = schedule_at(config_, 1, 0);
+  const Batch batch = sampler_->next(std::min(config_.micro_batch, config_.batch_size));
+  sampler_->set_state(before);
+  forward_backward(batch, schedule);  // first touch of all memory
+  const double start = now();
+  int64_t tokens = 0;
+  while (tokens == 0 || now() - start < kProbeSeconds) tokens += std::max<int64_t>(forward_backward(batch, schedule).tokens, 1);
+  const double seconds_per_token = (now() - start) / static_cast<double>(tokens);
+  optimizer_->zero_grad(stream_);
+  std::fill(counts_.begin(), counts_.end(), 0);
+  return seconds_per_token;
+}
+
+TrainPlan Trainer::plan() {
+  TrainPlan p;
+  const int64_t mtp = static_cast<int64_t>(model_.weights.mtp.size());
+  const ModelSize size = model_size(model_.config, mtp);
+  seconds_per_token_ = probe();
+  const double step_seconds = seconds_per_token_ * static_cast<double>(config_.batch_size * config_.seq_len);
+  if (progress_.total_steps == 0) {
+    const double budget = parse_duration(config_.time);
+    progress_.total_steps =
+        config_.steps > 0 ? config_.steps : std::max<int64_t>(1, static_cast<int64_t>(budget / step_seconds));
+  }
+  p.parameters = size.main + size.mtp;
+  p.active_parameters = size.active_with_embedding;
+  p.weight_bytes = model_bytes(model_.config, mtp, model_.precision);
+  p.optimizer_bytes = Optimizer::bytes(model_.config, mtp, model_.precision);
+  p.activation_bytes = activation_bytes_;
+  p.available_bytes = available_memory();
+  p.checkpoint_bytes = p.weight_bytes + p.optimizer_bytes;
+  p.flops_per_token = training_flops_per_token(model_.config, mtp, config_.seq_len);
+  p.tokens_per_second = 1 / seconds_per_token_;
+  p.tokens = corpus_.tokens;
+  p.steps = progress_.total_steps;
+  p.seconds = step_seconds * static_cast<double>(progress_.total_steps - progress_.step);
+  return p;
+}
+
+bool Trainer::run() {
+  if (progress_.total_steps == 0) plan();
+  const ModelSize size = model_size(model_.config, static_cast<int64_t>(model_.weights.mtp.size()));
+  RunInfo info;
+  info.step = progress_.step;
+  info.total_steps = progress_.total_steps;
+  info.parameters = size.main + size.mtp;
+  info.active_parameters = size.active_with_embedding;
+  for (size_t l = 0; l < model_.weights.layers.size(); ++l)
+    if (model_.weights.layers[l].is_moe) info.expert_layers.push_back(fmt::format("{}", l));
+  for (const MtpWeights& m : model_.weights.mtp)
+    if (m.block.is_moe) info.expert_layers.push_back("MTP");
+  info.config = format_config(config_);
+  metrics_ = std::make_unique<MetricsWriter>(config_.out, info);
+  bar_ = std::make_unique<Progress>(stderr, progress_.total_steps);
+  started_ = now() - progress_.seconds;
+  bool stopped = false;
+  while (progress_.step < progress_.total_steps && !stopped) {
+    const double p = static_cast<double>(progress_.step) / static_cast<double>(progress_.total_steps);
+    train_step(schedule_at(config_, progress_.step + 1, p));
+    stopped = hooks_.stop_requested && hooks_.stop_requested();
+    const bool last = progress_.step == progress_.total_steps;
+    const auto due = [&](int64_t every) { return !last && every > 0 && progress_.step % every == 0; };
+    if (due(config_.eval_every)) evaluate_all(config_.eval_tokens);
+    if (due(config_.sample_every)) sample();
+    if (due(config_.save_every) || (stopped && !last)) save();
+    replan();
+  }
+  const bool finished = progress_.step >= progress_.total_steps;
+  if (finished) {
+    bar_->finish();
+    evaluate_all(0);
+    sample();
+    save();
+  }
+  bar_->finish();
+  write_report(config_.out);
+  return finished;
+}
+
+void Trainer::train_step(const StepSchedule& schedule) {
+  const double start = now();
+  std::fill(counts_.begin(), counts_.end(), 0);
+  const StepLosses losses = forward_backward(sampler_->next(schedule.batch_size), schedule);
+  const double norm = optimizer_->grad_norm(stream_);
+  const int64_t step = progress_.step + 1;
+  if (!std::isfinite(losses.main) || !std::isfinite(losses.mtp) || !std::isfinite(norm))
+    fail("step {}: the loss is {} and the gradient norm {}: training stopped before the update; the checkpoints in {} "
+         "stand (a lower lr or clip_norm may help)",
+         step, losses.main, norm, config_.out);
+  optimizer_->step(stream_, schedule.lr, norm);
+  update_biases(schedule.bias_speed);
+  if (ema_) {
+    const std::vector<Param> average = parameters(ema_->weights), master = parameters(optimizer_->master());
+    for (size_t i = 0; i < master.size(); ++i)
+      ema_update(stream_, average[i].matrix->tensor(), master[i].matrix->tensor(), static_cast<float>(config_.ema_decay));
+  }
+  progress_.step = step;
+  progress_.tokens += losses.tokens;
+  progress_.seconds = now() - started_;
+  progress_.sampler = sampler_->state();
+  record(schedule, losses, norm, now() - start);
+}
+
+void Trainer::update_biases(float speed) {
+  if (speed == 0) return;
+  const std::vector<Matrix*> biases = router_biases(model_.weights);
+  const int64_t E = model_.config.n_routed_experts;
+  for (size_t l = 0; l < biases.size(); ++l)
+    if (*biases[l])
+      moe_bias_update(stream_, Tensor(biases[l]->data, DType::f32, {E}),
+                      Tensor(counts_.data() + static_cast<int64_t>(l) * E, DType::i64, {E}), speed);
+}
+
+/// With a time budget: as many more steps as still fit.
+void Trainer::replan() {
+  const double budget = parse_duration(config_.time);
+  constexpr int64_t kEvery = 10;
+  if (config_.steps > 0 || budget == 0 || progress_.step % kEvery != 0) return;
+  const double per_step = progress_.seconds / static_cast<double>(progress_.step);
+  const int64_t left = static_cast<int64_t>((budget - progress_.seconds) / per_step);
+  progress_.total_steps = progress_.step + std::max<int64_t>(left, 0);
+  bar_->set_total(progress_.total_steps);
+}
+
+std::vector<std::vector<int64_t>> Trainer::expert_load() const {
+  std::vector<std::vector<int64_t>> load;
+  const auto E = static_cast<size_t>(std::max<int64_t>(model_.config.n_routed_experts, 1));
+  for (size_t i = 0; i < counts_.size(); i += E)
+    load.emplace_back(counts_.begin() + static_cast<ptrdiff_t>(i), counts_.begin() + static_cast<ptrdiff_t>(i + E));
+  return load;
+}
+
+void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, double norm, double seconds) {
+  StepMetrics m;
+  m.step = progress_.step;
+  m.tokens = progress_.tokens;
+  m.loss_main = losses.main;
+  if (!model_.weights.mtp.empty()) m.loss_mtp = losses.mtp;
+  m.lr = static_cast<double>(schedule.lr);
+  m.grad_norm = norm;
+  m.mtp_weight = static_cast<double>(schedule.mtp_weight);
+  m.bias_speed = static_cast<double>(schedule.bias_speed);
+  m.tokens_per_second = static_cast<double>(losses.tokens) / seconds;
+  m.flops_per_second = m.tokens_per_second * training_flops_per_token(model_.config,
+                                                                      static_cast<int64_t>(model_.weights.mtp.size()),
+                                                                      config_.seq_len);
+  m.seconds = progress_.seconds;
+  if (!counts_.empty()) {
+    m.balance_loss = losses.balance;
+    m.expert_load = expert_load();
+    m.max_vio = max_vio(m.expert_load);
+  }
+  metrics_->add(m);
+  bar_->update(m);
+}
+
+void Trainer::evaluate_all(int64_t max_tokens) {
+  double total = 0;
+  int64_t targets = 0;
+  for (const HeldOut& h : corpus_.held_out) {
+    const EvalResult r =
+        evaluate(stream_, activations_, model_, h.range, config_.seq_len, max_tokens, byte_lengths_);
+    EvalMetrics m{progress_.step, h.name, r.loss(), r.bits_per_byte, {}, {}};
+    if (r.mtp_acceptance >= 0) m.mtp_acceptance = r.mtp_acceptance;
+    if (r.max_vio >= 0) m.max_vio = r.max_vio;
+    metrics_->add(m);
+    bar_->note(fmt::format("step {}: {}: loss {:.4f}, {:.4f} bits per byte{}{}", progress_.step, h.name, r.loss(),
+                           r.bits_per_byte,
+                           m.mtp_acceptance ? fmt::format(", MTP acceptance {:.1f}%", 100 * *m.mtp_acceptance) : "",
+                           m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
+    total += r.nats;
+    targets += r.targets;
+  }
+  if (targets == 0) return;
+  const double loss = total / static_cast<double>(targets);
+  if (loss >= progress_.best_loss) return;
+  progress_.best_loss = loss;
+  progress_.best_step = progress_.step;
+}
+
+void Trainer::sample() {
+  if (!hooks_.sample || config_.sample_prompt.empty()) return;
+  const std::string text = hooks_.sample(model_, *tokenizer_, config_.sample_prompt);
+  metrics_->add(TextSample{progress_.step, config_.sample_prompt, text});
+  bar_->note(fmt::format("step {}: {}{}", progress_.step, config_.sample_prompt, text));
+}
+
+void Trainer::save() {
+  metrics_->sync();
+  save_run(stream_, config_.out, state(), {format_config(config_), tokenizer_folder_}, config_.keep_last);
+}
+
+}  // namespace sluice

@@ -1,0 +1,94 @@
+// The training loop.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "train/config.h"
+#include "train/corpus.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/progress.h"
+#include "train/run_folder.h"
+
+namespace sluice {
+
+/// What the caller adds to a run.
+struct TrainHooks {
+  std::function<bool()> stop_requested;  // asked after every step: true saves and ends the run
+  /// Text that the model writes after `prompt`; empty where samples are not wanted.
+  std::function<std::string(const Model&, const Tokenizer&, const std::string& prompt)> sample;
+};
+
+/// What a run will take, known before its first step.
+struct TrainPlan {
+  int64_t parameters = 0, active_parameters = 0;
+  size_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0, available_bytes = 0;
+  size_t checkpoint_bytes = 0;       // of one checkpoint on disk
+  double flops_per_token = 0;
+  double tokens_per_second = 0;      // from a probe of about two seconds
+  int64_t tokens = 0, steps = 0;     // of the training text; of the run
+  double seconds = 0;                // expected
+};
+
+class Trainer {
+ public:
+  /// Reads text, tokenizer and weights, or, with `resume`, the newest good checkpoint in config.out. Throws Error; a run
+  /// whose memory cannot fit is refused here.
+  Trainer(const TrainConfig& config, bool resume, TrainHooks hooks);
+  ~Trainer();
+
+  /// Measures speed and settles the number of steps.
+  TrainPlan plan();
+
+  /// Trains to the end or until stop_requested. Returns whether it reached the end. Throws Error when the loss is not a
+  /// number (the last checkpoint stands) or a file cannot be written.
+  bool run();
+
+  /// Lines about what was loaded, repaired or found damaged.
+  const std::vector<std::string>& notes() const { return notes_; }
+  const RunProgress& progress() const { return progress_; }
+
+ private:
+  struct StepLosses {
+    double main = 0, mtp = 0, balance = 0;
+    int64_t tokens = 0;
+  };
+  void load_weights(const fs::path& checkpoint);
+  void reserve_memory();
+  HfConfig new_model_config(const Tokenizer& tokenizer) const;
+  StepLosses forward_backward(const Batch& batch, const StepSchedule& schedule);
+  double probe();
+  void train_step(const StepSchedule& schedule);
+  void update_biases(float speed);
+  void replan();
+  void record(const StepSchedule& schedule, const StepLosses& losses, double norm, double seconds);
+  void evaluate_all(int64_t max_tokens);
+  void sample();
+  void save();
+  std::vector<std::vector<int64_t>> expert_load() const;
+  RunState state();
+
+  TrainConfig config_;
+  TrainHooks hooks_;
+  Stream stream_;
+  fs::path tokenizer_folder_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  Corpus corpus_;
+  std::vector<int32_t> byte_lengths_;
+  std::unique_ptr<Sampler> sampler_;
+  Model model_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Model> ema_;
+  Arena activations_{0};
+  std::vector<int64_t> counts_;  // tokens by router and expert in the current step
+  RunProgress progress_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<Progress> bar_;
+  std::vector<std::string> notes_;
+  double started_ = 0;           // steady-clock seconds at the start of this process's training
+  double seconds_per_token_ = 0;
+  size_t activation_bytes_ = 0;
+};
+
+}  // namespace sluice

@@ -84,7 +84,8 @@ void run(const Arguments& a) {
   const GenerateOptions options = generate_options(a.sampling, inference);
   const auto session = open_session(inference, a.sampling.draft);
   const InterruptGuard guard;
-  fmt::print(stderr, "{}: /reset forgets the conversation, /exit leaves, Ctrl-C stops an answer\n", inference.folder.string());
+  fmt::print(stderr, "{}: /reset forgets the conversation, /exit leaves, Ctrl-C stops an answer\n",
+             inference.folder.string());
   LineReader reader;
   std::vector<ChatTurn> turns;
   std::string line;

@@ -87,7 +87,10 @@ void add_generate_command(CLI::App& app) {
   add_inference_options(*command, a->inference);
   CLI::Option* prompt = command->add_option("--prompt", a->prompt, "text to continue; special tokens are recognised");
   CLI::Option* file = command->add_option("--file", a->file, "the same, from a file")->excludes(prompt);
-  command->add_option("--ids", a->ids, "token ids to continue, as 1,2,3")->delimiter(',')->excludes(prompt)->excludes(file);
+  command->add_option("--ids", a->ids, "token ids to continue, as 1,2,3")
+      ->delimiter(',')
+      ->excludes(prompt)
+      ->excludes(file);
   add_sampling_options(*command, a->sampling);
   command->add_option("--stop", a->stops, "end before this string; may be given several times")->take_all();
   command->add_flag("--json", a->json, "print one JSON object at the end");

@@ -66,11 +66,13 @@ Inference open_inference(const InferenceOptions& options) {
 void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   static const std::map<std::string, Draft> kDrafts = {
       {"off", Draft::off}, {"on", Draft::on}, {"auto", Draft::automatic}};
-  command.add_option("--temperature", options.temperature,
-                     "0: always the most probable token (default: generation_config.json's, else 0.8)")
+  command
+      .add_option("--temperature", options.temperature,
+                  "0: always the most probable token (default: generation_config.json's, else 0.8)")
       ->check(CLI::Range(0.0f, 100.0f));
-  command.add_option("--top-p", options.top_p,
-                     "draw from the most probable tokens that hold this share (default: the same, else 0.95)")
+  command
+      .add_option("--top-p", options.top_p,
+                  "draw from the most probable tokens that hold this share (default: the same, else 0.95)")
       ->check(CLI::Range(1e-6f, 1.0f));
   command.add_option("--top-k", options.top_k, "draw from the k most probable tokens; 0: no limit")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
@@ -79,7 +81,8 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   command.add_option("--max-tokens", options.max_tokens, "most tokens to write")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();
-  command.add_option("--draft", options.draft, "draft with the MTP module: on, off, or auto (where it makes it faster)")
+  command
+      .add_option("--draft", options.draft, "draft with the MTP module: on, off, or auto (where it makes it faster)")
       ->transform(CLI::CheckedTransformer(kDrafts))
       ->default_str("auto");
 }
@@ -109,12 +112,13 @@ std::unique_ptr<Session> open_session(const Inference& inference, Draft draft) {
 }
 
 std::string describe(const GenerateResult& r) {
-  std::string line = fmt::format("prompt {} tokens in {:.2f} s ({:.0f} tokens/s), text {} tokens in {:.2f} s ({:.1f} tokens/s)",
-                                 r.prompt_tokens, r.prompt_seconds, rate(r.prompt_tokens - r.kept_tokens, r.prompt_seconds),
-                                 r.tokens, r.seconds, writing_rate(r));
+  std::string line = fmt::format(
+      "prompt {} tokens in {:.2f} s ({:.0f} tokens/s), text {} tokens in {:.2f} s ({:.1f} tokens/s)", r.prompt_tokens,
+      r.prompt_seconds, rate(r.prompt_tokens - r.kept_tokens, r.prompt_seconds), r.tokens, r.seconds, writing_rate(r));
   if (r.proposed)
-    line += fmt::format(", drafting {}: {} of {} proposals accepted ({:.0f}%)", r.drafting ? "on" : "found slower, off",
-                        r.accepted, r.proposed, 100.0 * static_cast<double>(r.accepted) / static_cast<double>(r.proposed));
+    line +=
+        fmt::format(", drafting {}: {} of {} proposals accepted ({:.0f}%)", r.drafting ? "on" : "found slower, off",
+                    r.accepted, r.proposed, 100.0 * static_cast<double>(r.accepted) / static_cast<double>(r.proposed));
   return line;
 }
 

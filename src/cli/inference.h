@@ -50,8 +50,8 @@ struct SamplingOptions {
 /// --temperature, --top-p, --top-k, --seed, --max-tokens, --draft.
 void add_sampling_options(CLI::App& command, SamplingOptions& options);
 
-/// All of it resolved: a seed is drawn where none is given, end tokens come from config.json, generation_config.json and
-/// the tokenizer.
+/// All of it resolved: a seed is drawn where none is given, end tokens come from config.json, generation_config.json
+/// and the tokenizer.
 GenerateOptions generate_options(const SamplingOptions& options, const Inference& inference);
 
 /// A session that can draft if `draft` asks for it. Throws Error for Draft::on without an MTP module.

@@ -23,7 +23,9 @@ void run_init(const InitOptions& o) {
   const fs::path out = o.out;
   if (fs::exists(out) && !fs::is_empty(out)) fail("{}: expected a folder that does not exist or is empty", o.out);
   const auto bytes = static_cast<uintmax_t>(stored_bytes(config, config.num_nextn_predict_layers, precision).total());
-  fs::create_directories(out);
+  std::error_code error;
+  fs::create_directories(out, error);
+  if (error) fail("{}: expected a folder that can be made, found: {}", o.out, error.message());
   if (fs::space(out).available < bytes)
     fail("{}: the checkpoint takes {} bytes, the disk has {}", o.out, bytes, fs::space(out).available);
   Stream s(thread_count(o.threads));
@@ -44,7 +46,7 @@ void add_init_command(CLI::App& app) {
   c->add_option("--out", o->out, "folder to write")->required();
   c->add_option("--dtype", o->dtype, "bf16, fp8 (E4M3 with 128 x 128 scales) or f32")->capture_default_str();
   c->add_option("--seed", o->seed, "of the random numbers")->capture_default_str();
-  c->add_option("--threads", o->threads, "0: all cores")->capture_default_str();
+  c->add_option("--threads", o->threads, "0: all cores")->check(CLI::Range(0, 1024))->capture_default_str();
   c->footer("Example: sluice init --config configs/models/v3-1b.json --dtype fp8 --out v3-1b");
   c->callback([o] { run_init(*o); });
 }

@@ -1,7 +1,10 @@
 // sluice: one program, one subcommand per task. Exit codes: 0 done, 2 the user's mistake, 70 a broken invariant of ours.
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -20,6 +23,7 @@ void print_error(std::string text) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file over the size limit becomes a failed write, which is reported
   CLI::App app("Trains, evaluates and runs DeepSeek-V3-architecture language models.", "sluice");
   app.set_version_flag("--version", "sluice " SLUICE_VERSION);
   app.require_subcommand(1);
@@ -36,9 +40,18 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return e.get_exit_code() == 0 ? app.exit(e) : (app.exit(e), kUserError);
+    if (e.get_exit_code() == 0) return app.exit(e);
+    const bool unknown = argc > 1 && app.get_subcommands().empty() && e.get_name() == "RequiredError";
+    print_error(unknown ? fmt::format("{}: expected a command of sluice --help", argv[1]) : std::string(e.what()));
+    return kUserError;
   } catch (const sluice::Error& e) {
     print_error(e.what());
+    return kUserError;
+  } catch (const std::system_error& e) {  // of std::filesystem and of threads: what the machine refused
+    print_error(e.what());
+    return kUserError;
+  } catch (const std::bad_alloc&) {
+    print_error("memory: the machine has no more");
     return kUserError;
   } catch (const std::exception& e) {
     print_error(e.what());

@@ -1,6 +1,7 @@
 // sluice score: how well a model predicts a text.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
@@ -106,15 +107,15 @@ void print_json(const Summary& summary, const std::vector<float>& losses, const 
 
 void print_text(const Summary& summary, const std::vector<float>& losses, const std::vector<int32_t>& ids,
                 const Inference& inference) {
+  std::string lines;
   for (size_t i = 0; i < losses.size(); ++i) {
-    std::string token;
-    if (inference.tokenizer) append_json(token, inference.tokenizer->token_bytes(ids[i + 1]));
-    write_out(fmt::format("{:6} {:7} {:9.5f} {}\n", i + 1, ids[i + 1], losses[i], token));
+    fmt::format_to(std::back_inserter(lines), "{:6} {:7} {:9.5f} ", i + 1, ids[i + 1], losses[i]);
+    if (inference.tokenizer) append_json(lines, inference.tokenizer->token_bytes(ids[i + 1]));
+    lines += '\n';
   }
-  std::string line = fmt::format("{} tokens, loss {:.5f} nats, perplexity {:.4f}", losses.size(), summary.loss,
-                                 summary.perplexity);
-  if (summary.bits_per_byte) line += fmt::format(", {:.4f} bits per byte", *summary.bits_per_byte);
-  write_out(line + "\n");
+  lines += fmt::format("{} tokens, loss {:.5f} nats, perplexity {:.4f}", losses.size(), summary.loss, summary.perplexity);
+  if (summary.bits_per_byte) lines += fmt::format(", {:.4f} bits per byte", *summary.bits_per_byte);
+  write_out(lines + "\n");
 }
 
 void run(const Arguments& a) {

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -31,6 +32,7 @@ struct TrainOptions {
   std::string file, resume;
   std::vector<std::string> pairs;
   bool dry_run = false, json = false;
+  bool from_start = false;  // `resume` names a run that was killed before its first checkpoint
   std::map<std::string, std::vector<std::string>> given;  // from long options
 };
 
@@ -89,8 +91,10 @@ void read_yaml(TrainConfig& c, const fs::path& file) {
     fail("{}:{}: {}", file.string(), e.mark.line + 1, e.msg);
   }
   if (!root.IsMap()) fail("{}: expected a map of keys", file.string());
+  std::set<std::string> keys;
   for (const auto& item : root) {
     if (!item.first.IsScalar()) fail("{}: expected plain keys", file.string());
+    if (!keys.insert(item.first.Scalar()).second) fail("{}: {}: found twice", file.string(), item.first.Scalar());
     set_key(c, item.first.Scalar(), item.second, file.string());
   }
 }
@@ -98,12 +102,32 @@ void read_yaml(TrainConfig& c, const fs::path& file) {
 /// A number or word given on the command line; never more than a scalar.
 YAML::Node scalar(const std::string& text) { return YAML::Node(text); }
 
+/// `--data a.txt lr=1e-3`: the list option takes the pair too; give it back.
+void move_pairs(TrainOptions& o) {
+  for (const char* key : {"data", "eval"}) {
+    std::vector<std::string>& list = o.given[key];
+    const auto is_pair = [&](const std::string& text) {
+      bool known = false;
+      const std::string name = text.substr(0, text.find('='));
+      o.config.visit([&](const std::string& field, auto&) { known |= field == name && name != text; });
+      return known && !fs::exists(name) && !fs::exists(text);
+    };
+    std::copy_if(list.begin(), list.end(), std::back_inserter(o.pairs), is_pair);
+    std::erase_if(list, is_pair);
+  }
+  std::erase_if(o.given, [](const auto& item) { return item.second.empty(); });
+}
+
 void resolve(TrainOptions& o) {
+  move_pairs(o);
   if (!o.resume.empty()) {
     std::vector<std::string> problems;
     const std::optional<fs::path> checkpoint = find_good_checkpoint(o.resume, problems);
-    if (!checkpoint) fail("{}: no checkpoint to resume from{}", o.resume, problems.empty() ? "" : "; " + problems[0]);
-    read_yaml(o.config, *checkpoint / "trainer/config.yaml");
+    const fs::path begun = fs::path(o.resume) / kRunConfig;
+    o.from_start = !checkpoint && problems.empty() && fs::exists(begun);
+    if (!checkpoint && !o.from_start)
+      fail("{}: no checkpoint to resume from{}", o.resume, problems.empty() ? "" : "; " + problems[0]);
+    read_yaml(o.config, o.from_start ? begun : *checkpoint / "trainer/config.yaml");
     o.config.out = o.resume;
   }
   if (!o.file.empty()) read_yaml(o.config, o.file);
@@ -149,10 +173,11 @@ void print_plan(const TrainPlan& p, bool json) {
 void run_train(TrainOptions& o) {
   resolve(o);
   check_config(o.config);
-  if (!o.json) fmt::print(stderr, "{}", format_config(o.config));
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
-  Trainer trainer(o.config, !o.resume.empty(), {[] { return stop_signals > 0; }, write_sample});
+  if (o.from_start) fmt::print(stderr, "{}: no checkpoint yet, beginning again\n", o.resume);
+  Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {[] { return stop_signals > 0; }, write_sample});
+  if (!o.json) fmt::print(stderr, "{}", format_config(o.config));
   for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
   print_plan(trainer.plan(), o.json);
   if (o.dry_run) return;
@@ -169,10 +194,11 @@ void add_train_command(CLI::App& app) {
   auto o = std::make_shared<TrainOptions>();
   CLI::App* c = app.add_subcommand("train", "Train a model from text, or train on from a checkpoint");
   const auto option = [&](const char* name, const char* key, const char* help) {
-    c->add_option(name, o->given[key], help)->expected(1, 1 << 20)->group("Run");
+    const auto set = [options = o.get(), key](const std::string& value) { options->given[key] = {value}; };
+    c->add_option_function<std::string>(name, set, help)->group("Run");
   };
-  option("--data", "data", "text files, globs or packed folders, each PATH or PATH=WEIGHT");
-  option("--eval", "eval", "held-out text files");
+  c->add_option("--data", o->given["data"], "text files, globs or packed folders, each PATH or PATH=WEIGHT")->group("Run");
+  c->add_option("--eval", o->given["eval"], "held-out text files")->group("Run");
   option("--size", "size", "tiny, small or medium");
   option("--model", "model", "config.json of another shape");
   option("--tokenizer", "tokenizer", "folder of a tokenizer (default: train one)");
@@ -191,7 +217,6 @@ void add_train_command(CLI::App& app) {
   c->footer("Keys and defaults:\n" + format_config(TrainConfig()) +
             "\nExample: sluice train --data book.txt --size tiny --time 2m --out run lr=2e-3");
   c->callback([o] {
-    std::erase_if(o->given, [](const auto& item) { return item.second.empty(); });
     run_train(*o);
   });
 }

@@ -21,8 +21,8 @@ int64_t checked_context(const HfConfig& c, int64_t context) {
 int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 LatentShape latent_shape(const HfConfig& c) {
-  return {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, c.kv_lora_rank,
-          softmax_scale(c)};
+  return {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
+          c.v_head_dim,          c.kv_lora_rank,     softmax_scale(c)};
 }
 
 size_t norm_bytes(const HfConfig& c, size_t mtp_modules) {
@@ -115,11 +115,13 @@ void Engine::forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const i
   const size_t mark = workspace_.mark();
   const InferPass p = pass(workspace_, begin, hidden_TD.rows());
   const Tensor e_TD = embed(workspace_, next_ids);
-  infer_mtp(s_, workspace_, z_TD, hidden_TD, e_TD, *mtp_,
-            {cache_.layer(static_cast<int64_t>(blocks_.size())), pages}, p);
+  infer_mtp(s_, workspace_, z_TD, hidden_TD, e_TD, *mtp_, {cache_.layer(static_cast<int64_t>(blocks_.size())), pages},
+            p);
   workspace_.release(mark);
 }
 
-void Engine::logits(Tensor logits, const Tensor& hidden_TD) { infer_linear(s_, logits, hidden_TD, model_.weights.head); }
+void Engine::logits(Tensor logits, const Tensor& hidden_TD) {
+  infer_linear(s_, logits, hidden_TD, model_.weights.head);
+}
 
 }  // namespace sluice

@@ -33,12 +33,12 @@ class Engine {
   /// Most rows of one pass: bounds the working memory.
   static constexpr int64_t kPassRows = 1024;
 
-  /// hidden_TD (f32, packed) = hidden states after the final norm of `ids` at positions begin, begin + 1, ...; their keys
-  /// are written to the pages (i32). 1 <= T <= kPassRows. Throws Error for an id outside the vocabulary.
+  /// hidden_TD (f32, packed) = hidden states after the final norm of `ids` at positions begin, begin + 1, ...; their
+  /// keys are written to the pages (i32). 1 <= T <= kPassRows. Throws Error for an id outside the vocabulary.
   void forward(Tensor hidden_TD, std::span<const int32_t> ids, int64_t begin, const Tensor& pages);
 
-  /// The MTP module over the same positions: z_TD = input of the head that predicts the token after next_ids[t], from the
-  /// rows' hidden states and the tokens after them.
+  /// The MTP module over the same positions: z_TD = input of the head that predicts the token after next_ids[t], from
+  /// the rows' hidden states and the tokens after them.
   void forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const int32_t> next_ids, int64_t begin,
                    const Tensor& pages);
 

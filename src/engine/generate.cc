@@ -110,7 +110,8 @@ class Generator {
     return true;
   }
 
-  /// The same with a proposal for the token after `next`; if it is accepted, it is given away and `next` comes after it.
+  /// The same with a proposal for the token after `next`; if it is accepted, it is given away and `next` comes after
+  /// it.
   bool drafted_step(int32_t& next) {
     if (session_.room() < 2) return plain_step(next);
     const int64_t position = session_.length() + 1;

@@ -9,8 +9,7 @@ KvCache::KvCache(int64_t layers, int64_t width, int64_t pages)
 }
 
 int32_t KvCache::acquire() {
-  if (free_.empty())
-    fail("context: all {} tokens of the cache are in use", layers_.front().rows());
+  if (free_.empty()) fail("context: all {} tokens of the cache are in use", layers_.front().rows());
   const int32_t page = free_.back();
   free_.pop_back();
   return page;

@@ -35,7 +35,8 @@ struct InferPass {
 void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w, float eps);
 
 /// h = block(h): the rows' keys are written to `cache`, which holds those of all positions before them.
-void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const LatentCache& cache, const InferPass& pass);
+void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const LatentCache& cache,
+                 const InferPass& pass);
 
 /// z_TD = input of the head for the token after the next one (specification 4), from hidden_TD (after the final norm)
 /// of the rows and e_TD, the embeddings of the tokens after them.

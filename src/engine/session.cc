@@ -56,7 +56,8 @@ void Session::truncate(int64_t length) {
   const size_t pages = static_cast<size_t>((length + kPageTokens - 1) / kPageTokens);
   for (; pages_.size() > pages; pages_.pop_back()) engine_.cache().release(pages_.back());
   hidden_begin_ = std::min(hidden_begin_, length);
-  hidden_.resize(std::min(hidden_.size(), static_cast<size_t>((length - hidden_begin_) * engine_.config().hidden_size)));
+  hidden_.resize(
+      std::min(hidden_.size(), static_cast<size_t>((length - hidden_begin_) * engine_.config().hidden_size)));
 }
 
 int64_t Session::rewind(std::span<const int32_t> ids) {
@@ -71,7 +72,8 @@ int64_t Session::rewind(std::span<const int32_t> ids) {
 
 Tensor Session::draft(int32_t next, int64_t rows) {
   check(draft_, "Session::draft: not a drafting session");
-  const int64_t n = hidden_rows(), begin = hidden_begin_, D = engine_.config().hidden_size, V = engine_.config().vocab_size;
+  const int64_t n = hidden_rows(), begin = hidden_begin_, D = engine_.config().hidden_size,
+                V = engine_.config().vocab_size;
   check(rows >= 1 && rows <= n, "Session::draft: expected 1 <= rows <= positions not run yet");
   std::vector<int32_t> next_ids(ids_.begin() + begin + 1, ids_.end());
   next_ids.push_back(next);

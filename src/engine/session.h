@@ -10,7 +10,8 @@ namespace sluice {
 
 class Session {
  public:
-  /// An empty sequence. `draft`: keep what draft() needs; the engine must have an MTP module. The engine must outlive it.
+  /// An empty sequence. `draft`: keep what draft() needs; the engine must have an MTP module. The engine must outlive
+  /// it.
   Session(Engine& engine, bool draft);
   ~Session();
   Session(const Session&) = delete;
@@ -24,22 +25,23 @@ class Session {
   /// All tokens fed.
   std::span<const int32_t> ids() const { return ids_; }
 
-  /// Appends tokens. Returns the logits (rows, V) f32 of the last `rows` of them, 0 <= rows <= ids.size(): row i predicts
-  /// the token after it. Owned by the session, valid until its next call. Throws Error when the context is full or an id
-  /// is outside the vocabulary; the sequence is then as before.
+  /// Appends tokens. Returns the logits (rows, V) f32 of the last `rows` of them, 0 <= rows <= ids.size(): row i
+  /// predicts the token after it. Owned by the session, valid until its next call. Throws Error when the context is
+  /// full or an id is outside the vocabulary; the sequence is then as before.
   Tensor feed(std::span<const int32_t> ids, int64_t rows);
 
   /// Forgets all tokens from `length` on. The MTP entry of the last one kept still reflects the token that followed it:
   /// unless that one is fed again, the next drafts are slightly worse (never the text).
   void truncate(int64_t length);
 
-  /// Prepares for a sequence that begins with `ids` (not empty): keeps the longest common beginning, but leaves at least
-  /// one token of `ids` to be fed. Returns the number of tokens kept.
+  /// Prepares for a sequence that begins with `ids` (not empty): keeps the longest common beginning, but leaves at
+  /// least one token of `ids` to be fed. Returns the number of tokens kept.
   int64_t rewind(std::span<const int32_t> ids);
 
-  /// Logits (rows, V) of the MTP module, given that `next` follows the tokens fed: the last row predicts the token after
-  /// `next`, the row before it the token after ids().back(), and so on; rows <= positions the module has not run on yet.
-  /// Runs it on all of these, so that its cache has no holes (specification 4.3). Owned as feed()'s, in other memory.
+  /// Logits (rows, V) of the MTP module, given that `next` follows the tokens fed: the last row predicts the token
+  /// after `next`, the row before it the token after ids().back(), and so on; rows <= positions the module has not run
+  /// on yet. Runs it on all of these, so that its cache has no holes (specification 4.3). Owned as feed()'s, in other
+  /// memory.
   Tensor draft(int32_t next, int64_t rows = 1);
 
   /// No draft() from now on: stops keeping hidden states for it.

@@ -12,10 +12,14 @@ namespace {
 
 /// Everything a pass keeps between forward and backward.
 struct PassSaved {
+  const ModelBatch& batch;
+  const PassOptions& options;
   std::vector<BlockSaved> layers;
   std::vector<MtpSaved> mtp;
   Tensor norm_r_T;
-  PassContext ctx;
+  PassContext ctx = {};
+
+  PassSaved(const ModelBatch& b, const PassOptions& o) : batch(b), options(o) {}
 };
 
 PassContext context(Arena& a, const Model& m, const ModelBatch& b, const PassOptions& o, bool dry) {
@@ -68,13 +72,13 @@ Tensor counts_row(const Tensor& counts_LE, int64_t& layer, bool is_moe) {
   return Tensor(counts_LE.at(layer++), DType::i64, {counts_LE.cols()});
 }
 
-PassResult forward(Stream& s, Arena& a, const Model& m, const ModelBatch& b, const PassOptions& o,
-                   const Tensor& counts_LE, PassSaved& k) {
+PassResult forward(Stream& s, Arena& a, const Model& m, const Tensor& counts_LE, PassSaved& k) {
+  const ModelBatch& b = k.batch;
   const ModelWeights& w = m.weights;
   const int64_t T = b.batch * b.tokens, D = m.config.hidden_size;
   const DType dtype = activation_dtype(m.precision);
   PassResult r;
-  k.ctx = context(a, m, b, o, s.is_dry());
+  k.ctx = context(a, m, b, k.options, s.is_dry());
   k.layers.resize(w.layers.size());
   k.mtp.resize(w.mtp.size());
   int64_t router = 0;
@@ -110,12 +114,13 @@ PassResult forward(Stream& s, Arena& a, const Model& m, const ModelBatch& b, con
 }
 
 /// Losses and gradients of the MTP modules, last first; adds the gradient of the main model's normed hidden state.
-void mtp_backward_all(Stream& s, Arena& a, Tensor dnormed_TD, const Model& m, const ModelWeights& grad,
-                      const ModelBatch& b, const PassOptions& o, PassSaved& k, PassResult& r) {
+void mtp_backward_all(Stream& s, Arena& a, Tensor dnormed_TD, const Model& m, const ModelWeights& grad, PassSaved& k,
+                      PassResult& r) {
+  const ModelBatch& b = k.batch;
   const size_t modules = m.weights.mtp.size();
   const int64_t D = m.config.hidden_size;
   const DType dtype = dnormed_TD.dtype;
-  const float scale = o.loss_scale * o.mtp_weight / static_cast<float>(std::max<size_t>(modules, 1));
+  const float scale = k.options.loss_scale * k.options.mtp_weight / static_cast<float>(std::max<size_t>(modules, 1));
   r.mtp_loss.resize(modules);
   Tensor dy;  // gradient of a module's hidden output from the module after it
   for (size_t i = modules; i-- > 0;) {
@@ -172,20 +177,20 @@ std::vector<Matrix*> router_biases(ModelWeights& w) {
 
 PassResult model_forward(Stream& s, Arena& a, const Model& m, const ModelBatch& batch, const PassOptions& options,
                          const Tensor& counts_LE) {
-  PassSaved k;
-  return forward(s, a, m, batch, options, counts_LE, k);
+  PassSaved k(batch, options);
+  return forward(s, a, m, counts_LE, k);
 }
 
 PassResult model_forward_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad,
                                   const ModelBatch& b, const PassOptions& o, const Tensor& counts_LE) {
-  PassSaved k;
-  PassResult r = forward(s, a, m, b, o, counts_LE, k);
+  PassSaved k(b, o);
+  PassResult r = forward(s, a, m, counts_LE, k);
   const int64_t T = b.batch * b.tokens, D = m.config.hidden_size;
   const DType dtype = r.normed_TD.dtype;
   r.loss_T = a.alloc(DType::f32, {T});
   const Tensor dnormed = a.alloc(dtype, {T, D});
   head_loss_backward(s, a, dnormed, {r.normed_TD, b.target_T, r.loss_T}, m.weights.head, grad.head, o.loss_scale);
-  mtp_backward_all(s, a, dnormed, m, grad, b, o, k, r);
+  mtp_backward_all(s, a, dnormed, m, grad, k, r);
 
   Tensor dh = a.alloc(dtype, {T, D}), dh_next = a.alloc(dtype, {T, D});
   rmsnorm_backward_input(s, dh, dnormed, r.hidden.back(), m.weights.norm.tensor(), k.norm_r_T);

@@ -38,9 +38,9 @@ void infer_cache_rows(Stream& s, const LatentCache& cache, const Tensor& x_TA, c
 /// rotated already. kv_b: (H (nope + value), latent), per head [W_UK | W_UV] (specification 2.8).
 void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_b, const LatentShape& shape);
 
-/// u (T, H latent), packed: u_th = sum_j p_tj c_j over positions j <= position_T[t] (i32), p = softmax(scale qa_th . row_j)
-/// (specification 2.8). Softmax in float32. Keys are taken in splits of 512 positions, each with its own softmax,
-/// which are merged in order; scores of one split and 8 heads are all that is stored.
+/// u (T, H latent), packed: u_th = sum_j p_tj c_j over positions j <= position_T[t] (i32), p = softmax(scale qa_th .
+/// row_j) (specification 2.8). Softmax in float32. Keys are taken in splits of 512 positions, each with its own
+/// softmax, which are merged in order; scores of one split and 8 heads are all that is stored.
 void infer_attention(Stream& s, Tensor u, const Tensor& qa, const LatentCache& cache, const Tensor& position_T,
                      const LatentShape& shape);
 

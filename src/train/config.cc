@@ -59,7 +59,6 @@ std::string format_config(const TrainConfig& config) {
 void check_config(const TrainConfig& c) {
   expect(!c.data.empty(), "data", "at least one text file", "");
   expect(!c.out.empty(), "out", "a folder for the run", "");
-  expect(!c.time.empty() || c.steps > 0, "steps", "a number of steps or a time budget (time)", "");
   parse_duration(c.time);
   parse_precision(c.precision);
   expect_share(c.fim_rate, "fim_rate");
@@ -73,6 +72,12 @@ void check_config(const TrainConfig& c) {
         {c.warmup_steps, "warmup_steps"}, {c.eval_every, "eval_every"}, {c.eval_tokens, "eval_tokens"},
         {c.save_every, "save_every"}, {c.keep_last, "keep_last"}, {c.sample_every, "sample_every"}})
     expect(value >= 0, key, "an integer from 0", fmt::format("{}", value));
+  expect(!c.time.empty() || c.steps > 0, "steps", "a number of steps or a time budget (time)", "");
+  expect(c.threads <= 1024, "threads", "an integer up to 1024", fmt::format("{}", c.threads));
+  expect(c.seq_len < (int64_t{1} << 24), "seq_len", "an integer below 2^24", fmt::format("{}", c.seq_len));
+  expect(std::min(c.micro_batch, c.batch_size) * (c.seq_len + 1) < (int64_t{1} << 31), "micro_batch",
+         "micro_batch x seq_len below 2^31 tokens", fmt::format("{} x {}", c.micro_batch, c.seq_len));
+  expect(c.mtp_modules <= 64, "mtp_modules", "an integer up to 64", fmt::format("{}", c.mtp_modules));
   expect(c.mtp_modules >= 0 && c.mtp_modules < c.seq_len, "mtp_modules", "an integer from 0, below seq_len",
          fmt::format("{}", c.mtp_modules));
   expect(c.batch_start <= c.batch_size, "batch_start", "at most batch_size", fmt::format("{}", c.batch_start));
@@ -101,7 +106,8 @@ double parse_duration(const std::string& text) {
   }
   const std::string unit = text.substr(used);
   const double factor = unit.empty() || unit == "s" ? 1 : unit == "m" ? 60 : unit == "h" ? 3600 : unit == "d" ? 86400 : 0;
-  if (used == 0 || factor == 0 || !(value > 0) || !std::isfinite(value))
+  constexpr double kLongest = 1e9;  // three decades
+  if (used == 0 || factor == 0 || !(value > 0) || !(value * factor <= kLongest))
     fail("time: expected a duration such as 90s, 30m or 2h, found {}", text);
   return value * factor;
 }

@@ -3,12 +3,25 @@
 #include <cmath>
 
 #include "data/pack.h"
+#include "model/checkpoint.h"
 #include "tokenizer/bpe_train.h"
 
 namespace sluice {
 namespace {
 
 std::vector<fs::path> files_of(const DataEntry& entry) { return find_data_files(std::vector<std::string>{entry.pattern}); }
+
+/// Files of the entries that are not packed.
+std::vector<fs::path> text_files(const std::vector<std::string>& entries) {
+  std::vector<fs::path> files;
+  for (const std::string& text : entries) {
+    const DataEntry entry = parse_data_entry(text);
+    if (fs::is_directory(entry.pattern) && (TokenSet::exists(entry.pattern, "train") || TokenSet::exists(entry.pattern, "eval")))
+      continue;
+    for (const fs::path& file : files_of(entry)) files.push_back(file);
+  }
+  return files;
+}
 
 std::optional<std::string> split_at(const TrainConfig& c) {
   return c.split_blank_lines ? std::optional<std::string>("") : std::nullopt;
@@ -49,7 +62,7 @@ DataEntry parse_data_entry(const std::string& text) {
 
 fs::path prepare_tokenizer(const TrainConfig& c) {
   if (!c.tokenizer.empty()) return c.tokenizer;
-  if (!c.init_from.empty()) return c.init_from;
+  if (!c.init_from.empty()) return resolve_checkpoint(c.init_from);
   const fs::path folder = fs::path(c.out) / "tokenizer";
   if (fs::exists(folder / "tokenizer_config.json")) return folder;
   BpeTrainer trainer;
@@ -68,6 +81,7 @@ fs::path prepare_tokenizer(const TrainConfig& c) {
 }
 
 Corpus load_corpus(const TrainConfig& c, const Tokenizer& tokenizer, int threads) {
+  check_held_out({text_files(c.data), text_files(c.eval)});
   Corpus corpus;
   for (const std::string& text : c.data) {
     const DataEntry entry = parse_data_entry(text);

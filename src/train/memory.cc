@@ -12,12 +12,27 @@ namespace {
 
 constexpr int64_t kEvalRows = 8;                   // as train/evaluate.cc
 constexpr size_t kSlack = size_t{64} << 20;        // token ids, counts, losses
+constexpr size_t kBatchTokenBytes = 20;            // of the whole step's tokens: ids, first, loss, targets
+
+/// Refuses sizes whose sums would overflow before check_memory can compare them.
+void check_magnitude(const HfConfig& c, int64_t tokens) {
+  const double heads = static_cast<double>(c.num_attention_heads);
+  const double width = static_cast<double>(c.hidden_size) + static_cast<double>(c.intermediate_size) +
+                       heads * static_cast<double>(c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim) +
+                       static_cast<double>(c.moe_intermediate_size) * static_cast<double>(c.num_experts_per_tok);
+  const double bytes = 4 * width * static_cast<double>(tokens) * static_cast<double>(c.num_hidden_layers);
+  if (bytes > 0x1p56)
+    fail("memory: activations of one micro-batch take more than {:.0g} bytes; a smaller micro_batch, seq_len or model "
+         "needs less", bytes);
+}
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); }
 
 }  // namespace
 
 size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision precision) {
+  const int64_t rows = std::max(std::min(config.micro_batch, config.batch_size), kEvalRows);
+  check_magnitude(c, rows * (config.seq_len + 1));
   Stream s = Stream::dry();
   Arena weights = Arena::counting(), arena = Arena::counting();
   Model m;
@@ -28,7 +43,7 @@ size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision 
   for (const Param& p : parameters(m.weights)) allocate(*p.matrix, working_format(p.kind, precision), weights);
   for (const Param& p : parameters(grad)) allocate(*p.matrix, Format::f32, weights);
   ModelBatch b;
-  b.batch = std::max(std::min(config.micro_batch, config.batch_size), kEvalRows);
+  b.batch = rows;
   b.tokens = config.seq_len + 1;
   b.ids_T = b.first_T = b.target_T = arena.alloc(DType::i32, {b.batch * b.tokens});
   for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
@@ -41,7 +56,9 @@ size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision 
   o.recompute = false;
   Arena forward = Arena::counting();
   model_forward(s, forward, m, b, o, {});
-  return std::max(arena.peak_bytes(), forward.peak_bytes()) + kSlack + static_cast<size_t>(512 * c.vocab_size) * 4;
+  const size_t batch = kBatchTokenBytes * static_cast<size_t>(config.batch_size * (config.seq_len + 1));
+  return std::max(arena.peak_bytes(), forward.peak_bytes()) + batch + kSlack +
+         static_cast<size_t>(512 * c.vocab_size) * 4;
 }
 
 size_t available_memory() {

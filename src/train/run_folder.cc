@@ -97,6 +97,7 @@ bool is_checkpoint_name(const std::string& name) {
 /// Finished checkpoints, newest first.
 std::vector<fs::path> checkpoints(const fs::path& out) {
   std::vector<fs::path> list;
+  if (!fs::is_directory(out)) return list;
   for (const auto& entry : fs::directory_iterator(out))
     if (entry.is_directory() && is_checkpoint_name(entry.path().filename().string())) list.push_back(entry.path());
   std::sort(list.rbegin(), list.rend());
@@ -129,15 +130,37 @@ void write_all(Stream& s, const fs::path& folder, const RunState& state, const R
   sync_directory(folder);
 }
 
+bool is_good(const fs::path& folder) {
+  if (!fs::is_directory(folder)) return false;
+  try {
+    verify_checksums(folder);
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
+}
+
+/// Links and the removal of old checkpoints, once OUT/`name` is there.
+void publish(const fs::path& out, const fs::path& name, const RunProgress& progress, int64_t keep_last) {
+  sync_directory(out);
+  point(out / "latest", name);
+  if (progress.best_step == progress.step) point(out / "best", name);
+  sync_directory(out);
+  remove_old(out, keep_last, progress.best_step);
+}
+
 }  // namespace
 
 void save_run(Stream& s, const fs::path& out, const RunState& state, const RunFiles& files, int64_t keep_last) {
   const fs::path name = checkpoint_name(state.progress.step), temporary = out / (name.string() + ".partial");
-  fs::remove_all(temporary);
   try {
-    write_all(s, temporary, state, files);
-    fs::remove_all(out / name);
-    fs::rename(temporary, out / name);
+    fs::remove_all(temporary);
+    if (!is_good(out / name)) {
+      write_all(s, temporary, state, files);
+      fs::remove_all(out / name);
+      fs::rename(temporary, out / name);
+    }
+    publish(out, name, state.progress, keep_last);
   } catch (const fs::filesystem_error& e) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);
@@ -147,15 +170,11 @@ void save_run(Stream& s, const fs::path& out, const RunState& state, const RunFi
     fs::remove_all(temporary, ignored);
     throw;
   }
-  sync_directory(out);
-  point(out / "latest", name);
-  if (state.progress.best_step == state.progress.step) point(out / "best", name);
-  sync_directory(out);
-  remove_old(out, keep_last, state.progress.best_step);
 }
 
+bool has_checkpoints(const fs::path& out) { return !checkpoints(out).empty(); }
+
 std::optional<fs::path> find_good_checkpoint(const fs::path& out, std::vector<std::string>& problems) {
-  if (!fs::is_directory(out)) return {};
   for (const fs::path& folder : checkpoints(out)) {
     try {
       verify_checksums(folder);

@@ -14,6 +14,9 @@
 
 namespace sluice {
 
+/// OUT/config.yaml: the run's configuration, from which it begins again when it was killed before its first checkpoint.
+inline constexpr const char* kRunConfig = "config.yaml";
+
 /// Where a run stands, besides weights and optimiser.
 struct RunProgress {
   int64_t step = 0, total_steps = 0;
@@ -40,8 +43,11 @@ struct RunFiles {
 
 /// Writes OUT/step-N, points `latest` (and `best`, when progress.best_step is this step) at it and removes checkpoints
 /// beyond the `keep_last` newest and the best. Throws Error naming the file that could not be written; older
-/// checkpoints are then as they were.
+/// checkpoints are then as they were. A good OUT/step-N stays as it is: a finished run was resumed from it.
 void save_run(Stream& s, const fs::path& out, const RunState& state, const RunFiles& files, int64_t keep_last);
+
+/// Whether `out` holds a finished checkpoint, damaged or not.
+bool has_checkpoints(const fs::path& out);
 
 /// The newest checkpoint of a run whose checksums hold; `problem` gets a line for each newer one that is damaged.
 /// Empty when there is none.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <thread>
 
 #include "model/checkpoint.h"
@@ -42,8 +43,14 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
     checkpoint = find_good_checkpoint(config_.out, notes_);
     if (!checkpoint) fail("{}: no checkpoint to resume from", config_.out);
     notes_.push_back(fmt::format("resuming from {}", checkpoint->string()));
+  } else if (has_checkpoints(config_.out)) {
+    fail("out: expected a folder without a run, found checkpoints in {0} (to go on: sluice train --resume {0})",
+         config_.out);
   }
-  fs::create_directories(config_.out);
+  std::error_code error;
+  fs::create_directories(config_.out, error);
+  if (error) fail("out: expected a folder that can be made, found {}: {}", config_.out, error.message());
+  if (!checkpoint) write_file(fs::path(config_.out) / kRunConfig, format_config(config_));
   tokenizer_folder_ = checkpoint ? *checkpoint : prepare_tokenizer(config_);
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer_folder_));
   corpus_ = load_corpus(config_, *tokenizer_, stream_.threads());
@@ -140,7 +147,12 @@ double Trainer::probe() {
   forward_backward(batch, schedule);  // first touch of all memory
   const double start = now();
   int64_t tokens = 0;
-  while (tokens == 0 || now() - start < kProbeSeconds) tokens += std::max<int64_t>(forward_backward(batch, schedule).tokens, 1);
+  // A run of known length is not kept waiting for more than a fiftieth of itself.
+  const double most = config_.steps > 0 ? static_cast<double>(config_.steps) *
+                                              static_cast<double>(config_.batch_size * config_.seq_len) / 50
+                                        : std::numeric_limits<double>::infinity();
+  while (tokens == 0 || (now() - start < kProbeSeconds && static_cast<double>(tokens) < most))
+    tokens += std::max<int64_t>(forward_backward(batch, schedule).tokens, 1);
   const double seconds_per_token = (now() - start) / static_cast<double>(tokens);
   optimizer_->zero_grad(stream_);
   std::fill(counts_.begin(), counts_.end(), 0);
@@ -153,11 +165,11 @@ TrainPlan Trainer::plan() {
   const ModelSize size = model_size(model_.config, mtp);
   seconds_per_token_ = probe();
   const double step_seconds = seconds_per_token_ * static_cast<double>(config_.batch_size * config_.seq_len);
-  if (progress_.total_steps == 0) {
-    const double budget = parse_duration(config_.time);
-    progress_.total_steps =
-        config_.steps > 0 ? config_.steps : std::max<int64_t>(1, static_cast<int64_t>(budget / step_seconds));
-  }
+  const double budget = parse_duration(config_.time);
+  if (config_.steps > 0)
+    progress_.total_steps = config_.steps;
+  else if (progress_.total_steps == 0)
+    progress_.total_steps = std::max<int64_t>(1, static_cast<int64_t>(budget / step_seconds));
   p.parameters = size.main + size.mtp;
   p.active_parameters = size.active_with_embedding;
   p.weight_bytes = model_bytes(model_.config, mtp, model_.precision);
@@ -196,15 +208,16 @@ bool Trainer::run() {
     stopped = hooks_.stop_requested && hooks_.stop_requested();
     const bool last = progress_.step == progress_.total_steps;
     const auto due = [&](int64_t every) { return !last && every > 0 && progress_.step % every == 0; };
-    if (due(config_.eval_every)) evaluate_all(config_.eval_tokens);
+    const bool saves = due(config_.save_every) || (stopped && !last);
+    if (due(config_.eval_every)) evaluate_all(config_.eval_tokens, saves);
     if (due(config_.sample_every)) sample();
-    if (due(config_.save_every) || (stopped && !last)) save();
+    if (saves) save();
     replan();
   }
   const bool finished = progress_.step >= progress_.total_steps;
   if (finished) {
     bar_->finish();
-    evaluate_all(0);
+    evaluate_all(0, true);
     sample();
     save();
   }
@@ -290,7 +303,7 @@ void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, dou
   bar_->update(m);
 }
 
-void Trainer::evaluate_all(int64_t max_tokens) {
+void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
   double total = 0;
   int64_t targets = 0;
   for (const HeldOut& h : corpus_.held_out) {
@@ -307,7 +320,7 @@ void Trainer::evaluate_all(int64_t max_tokens) {
     total += r.nats;
     targets += r.targets;
   }
-  if (targets == 0) return;
+  if (targets == 0 || !saves) return;  // the best of the checkpoints, not of the steps
   const double loss = total / static_cast<double>(targets);
   if (loss >= progress_.best_loss) return;
   progress_.best_loss = loss;

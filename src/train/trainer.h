@@ -63,7 +63,7 @@ class Trainer {
   void update_biases(float speed);
   void replan();
   void record(const StepSchedule& schedule, const StepLosses& losses, double norm, double seconds);
-  void evaluate_all(int64_t max_tokens);
+  void evaluate_all(int64_t max_tokens, bool saves);
   void sample();
   void save();
   std::vector<std::vector<int64_t>> expert_load() const;

@@ -27,18 +27,22 @@ GenerateOptions greedy(int64_t tokens, Draft draft) {
   return o;
 }
 
-/// A model whose MTP module often agrees with it: a copy of "mtp" whose head ignores what the layers add, so that both
-/// see little more than the token itself.
+/// A model whose MTP module often agrees with it: a copy of "mtp" in which the layers add little, so that the main
+/// model sees little more than the last token and the module little more than the one after it.
 class Agreeing {
  public:
   Agreeing() : model_(load_model(stream(1), golden_folder("mtp"), Precision::f32)) {
-    for (const Param& p : parameters(model_.weights))
-      if (p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight") || p.kind == ParamKind::eh_proj)
-        for (int64_t i = 0; i < p.matrix->size(); ++i) {
-          float& w = p.matrix->tensor().f32()[i];
-          const bool embedding_half = p.kind == ParamKind::eh_proj && i / p.matrix->cols == i % p.matrix->cols;
-          w = p.kind == ParamKind::eh_proj ? (embedding_half ? 1.0f : 0.02f * w) : 0.2f * w;
-        }
+    MtpWeights& m = model_.weights.mtp[0];
+    for (const Param& p : parameters(model_.weights)) {
+      float* w = p.matrix->tensor().f32();
+      const int64_t D = p.matrix->cols;
+      for (int64_t i = 0; i < p.matrix->size(); ++i) {
+        if (p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight")) w[i] *= 0.07f;
+        if (p.matrix == &m.eh_proj) w[i] = i / D == i % D ? 1.0f : 0.0f;
+        if (p.matrix == &m.enorm) w[i] = 1;
+        if (p.matrix == &m.head_norm) w[i] = model_.weights.norm.tensor().f32()[i];
+      }
+    }
   }
   const Model& model() const { return model_; }
 

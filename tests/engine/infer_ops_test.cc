@@ -1,4 +1,5 @@
-// Inference ops: values against sums in double, and the same bits for every number of rows, threads and place in memory.
+// Inference ops: values against sums in double, and the same bits for every number of rows, threads and place in
+// memory.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -132,7 +133,9 @@ struct AttentionCase {
     for (int64_t p = 0; p < keys; ++p) std::copy_n(&rows.data[static_cast<size_t>(p * 24)], 24, row(p));
     qa = random_rows(keys, heads * 24, 7);
   }
-  float* row(int64_t p) { return static_cast<float*>(cache.tensor().at(pages[static_cast<size_t>(p / 64)] * 64 + p % 64)); }
+  float* row(int64_t p) {
+    return static_cast<float*>(cache.tensor().at(pages[static_cast<size_t>(p / 64)] * 64 + p % 64));
+  }
   /// u of the tokens at positions [begin, begin + T).
   Rows run(Stream& s, int64_t begin, int64_t T) {
     Rows u(T, a.heads * a.latent);
@@ -171,7 +174,8 @@ TEST(InferOps, AttentionIsRowInvariant) {
     for (const int64_t T : kRowCounts)
       for (const int64_t begin : {int64_t{0}, 1100 - T}) {
         const Rows u = k.run(stream(threads), begin, T);
-        ASSERT_EQ(0, std::memcmp(u.data.data(), &all.data[static_cast<size_t>(begin * 60)], u.data.size() * sizeof(float)))
+        ASSERT_EQ(0,
+                  std::memcmp(u.data.data(), &all.data[static_cast<size_t>(begin * 60)], u.data.size() * sizeof(float)))
             << T << " tokens from " << begin << ", " << threads << " threads";
       }
 }

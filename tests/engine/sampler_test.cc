@@ -70,7 +70,9 @@ TEST(SamplingDistribution, LargeVocabulary) {  // several vectors and a tail
   for (size_t i = 0; i < p.size(); ++i) {
     total += p[i];
     kept += p[i] > 0;
-    if (p[i] > 0) EXPECT_GE(logits[i], 9.52f);
+    if (p[i] > 0) {
+      EXPECT_GE(logits[i], 9.52f);
+    }
   }
   EXPECT_NEAR(total, 1, 1e-6);
   EXPECT_GT(kept, 30);

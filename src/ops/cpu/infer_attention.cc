@@ -5,8 +5,8 @@
 #include "ops/infer.h"
 
 // A task is one token under up to 8 heads, which share the cached rows. Keys come in splits at fixed positions. Where
-// tokens and heads are too few for the threads, splits are tasks of their own and are merged afterwards in the same order
-// with the same arithmetic.
+// tokens and heads are too few for the threads, splits are tasks of their own and are merged afterwards in the same
+// order with the same arithmetic.
 namespace sluice::cpu {
 namespace {
 

@@ -18,7 +18,8 @@ inline void put(float* y, V v, bool add) { *y = add ? *y + sum(v) : sum(v); }
 // The tiles below differ in shape only. k runs over whole vectors, then once over the rest, padded with zeros.
 template <class W>
 void dot_4x3(const InferRows& r, const W* w, int64_t ld, int64_t depth) {
-  V a0 = hn::Zero(F()), a1 = a0, a2 = a0, b0 = a0, b1 = a0, b2 = a0, c0 = a0, c1 = a0, c2 = a0, d0 = a0, d1 = a0, d2 = a0;
+  V a0 = hn::Zero(F()), a1 = a0, a2 = a0, b0 = a0, b1 = a0, b2 = a0, c0 = a0, c1 = a0, c2 = a0, d0 = a0, d1 = a0,
+    d2 = a0;
   const auto step = [&](V x0, V x1, V x2, V x3, V w0, V w1, V w2) HWY_ATTR {
     a0 = hn::MulAdd(x0, w0, a0), a1 = hn::MulAdd(x0, w1, a1), a2 = hn::MulAdd(x0, w2, a2);
     b0 = hn::MulAdd(x1, w0, b0), b1 = hn::MulAdd(x1, w1, b1), b2 = hn::MulAdd(x1, w2, b2);
@@ -213,8 +214,7 @@ void combine(float* total_u, float a, const float* u, float b, int64_t n) {
 }
 
 void scale(float* u, float factor, int64_t n) {
-  for (int64_t i = 0; i < n; i += lanes())
-    store_n(hn::Mul(load_n(u + i, n - i), hn::Set(F(), factor)), u + i, n - i);
+  for (int64_t i = 0; i < n; i += lanes()) store_n(hn::Mul(load_n(u + i, n - i), hn::Set(F(), factor)), u + i, n - i);
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
@@ -252,7 +252,9 @@ InferWeights infer_rows(const Matrix& w, int64_t begin, int64_t rows, float* scr
   return {scratch, w.cols, Format::f32};
 }
 
-SoftmaxPart infer_softmax(float* score, int64_t n, float scale_) { return HWY_DYNAMIC_DISPATCH(softmax)(score, n, scale_); }
+SoftmaxPart infer_softmax(float* score, int64_t n, float scale_) {
+  return HWY_DYNAMIC_DISPATCH(softmax)(score, n, scale_);
+}
 
 void infer_merge(float* total_u, SoftmaxPart& total, const float* u, const SoftmaxPart& part, int64_t n) {
   const float largest = std::max(total.largest, part.largest);

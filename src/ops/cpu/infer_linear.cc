@@ -30,7 +30,8 @@ void block(Stream& s, int thread, const Tensor& y, const Tensor& x, const Matrix
 }  // namespace
 
 void infer_linear(Stream& s, Tensor y, const Tensor& x, const Matrix& w, Out out) {
-  const int64_t T = x.rows(), width = outputs_per_task(std::min(T, kRows), w.cols), columns = (w.rows + width - 1) / width;
+  const int64_t T = x.rows(), width = outputs_per_task(std::min(T, kRows), w.cols),
+                columns = (w.rows + width - 1) / width;
   s.pool().run((T + kRows - 1) / kRows * columns, [&](int64_t task, int thread) {
     const int64_t row = task / columns * kRows, col = task % columns * width;
     block(s, thread, y, x, w, {row, std::min(kRows, T - row)}, {col, std::min(width, w.rows - col)}, out);
@@ -46,13 +47,15 @@ void infer_grouped_linear(Stream& s, Tensor y, const Tensor& x, const Tensor& of
   for (int64_t e = 0; e < E; ++e)
     if (offset[e + 1] > offset[e]) active[count++] = static_cast<int32_t>(e);
   const int64_t rows_each = count ? (offset[E] + count - 1) / count : 0;
-  parallel_for(s, count * columns, infer_grain(rows_each * width * w[0].cols), [&](int64_t task, int64_t end, int thread) {
-    for (; task < end; ++task) {
-      const int64_t e = active[task / columns], col = task % columns * width;
-      const Matrix& m = w[static_cast<size_t>(e)];
-      block(s, thread, y, x, m, {offset[e], offset[e + 1] - offset[e]}, {col, std::min(width, m.rows - col)}, Out::set);
-    }
-  });
+  parallel_for(s, count * columns, infer_grain(rows_each * width * w[0].cols),
+               [&](int64_t task, int64_t end, int thread) {
+                 for (; task < end; ++task) {
+                   const int64_t e = active[task / columns], col = task % columns * width;
+                   const Matrix& m = w[static_cast<size_t>(e)];
+                   block(s, thread, y, x, m, {offset[e], offset[e + 1] - offset[e]},
+                         {col, std::min(width, m.rows - col)}, Out::set);
+                 }
+               });
 }
 
 }  // namespace sluice::cpu

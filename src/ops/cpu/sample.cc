@@ -53,30 +53,48 @@ double total(const float* p, int64_t n) {
   return sum;
 }
 
+struct Candidate {
+  float p;
+  int32_t id;
+};
+
+bool before(const Candidate& a, const Candidate& b) { return a.p > b.p || (a.p == b.p && a.id < b.id); }
+
+/// How many of the most probable candidates it takes to hold `share` of their sum; they are moved to the front. Halves
+/// the range that holds the last of them, so that nothing need be sorted.
+int64_t count_for_share(std::vector<Candidate>& c, double share) {
+  double left = 0;
+  for (const Candidate& x : c) left += static_cast<double>(x.p);
+  left *= share;
+  auto begin = c.begin(), end = c.end();
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, before);
+    double sum = 0;
+    for (auto i = begin; i != middle; ++i) sum += static_cast<double>(i->p);
+    if (sum >= left) {
+      end = middle;
+    } else {
+      left -= sum;
+      begin = middle;
+    }
+  }
+  return end - c.begin();
+}
+
 /// Sets all but the most probable ids to 0: at most top_k, and no more than needed for the share top_p of their sum.
 void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
-  std::vector<int32_t> ids;
+  std::vector<Candidate> c;
+  c.reserve(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i)
-    if (p[i] > 0) ids.push_back(static_cast<int32_t>(i));
-  const auto before = [p](int32_t a, int32_t b) { return p[a] > p[b] || (p[a] == p[b] && a < b); };
-  if (rule.top_k > 0 && rule.top_k < static_cast<int64_t>(ids.size())) {
-    std::nth_element(ids.begin(), ids.begin() + rule.top_k, ids.end(), before);
-    for (size_t i = static_cast<size_t>(rule.top_k); i < ids.size(); ++i) p[ids[i]] = 0;
-    ids.resize(static_cast<size_t>(rule.top_k));
+    if (p[i] > 0) c.push_back({p[i], static_cast<int32_t>(i)});
+  if (rule.top_k > 0 && rule.top_k < static_cast<int64_t>(c.size())) {
+    std::nth_element(c.begin(), c.begin() + rule.top_k, c.end(), before);
+    c.resize(static_cast<size_t>(rule.top_k));
   }
-  if (rule.top_p >= 1) return;
-  std::sort(ids.begin(), ids.end());  // so that the sum does not depend on how nth_element left them
-  double left = 0;
-  for (const int32_t id : ids) left += p[id];
-  left *= rule.top_p;
-  const auto after = [&](int32_t a, int32_t b) { return before(b, a); };
-  std::make_heap(ids.begin(), ids.end(), after);
-  while (!ids.empty() && left > 0) {  // take the most probable ones out of the heap; what is left in it goes
-    left -= p[ids.front()];
-    std::pop_heap(ids.begin(), ids.end(), after);
-    ids.pop_back();
-  }
-  for (const int32_t id : ids) p[id] = 0;
+  if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_share(c, static_cast<double>(rule.top_p))));
+  std::fill_n(p, n, 0.0f);
+  for (const Candidate& x : c) p[x.id] = x.p;
 }
 
 void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, const SamplingRule& rule) {

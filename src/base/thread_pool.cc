@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/error.h"
+
 namespace sluice {
 namespace {
 
@@ -43,27 +45,47 @@ void ThreadPool::run_erased(int64_t tasks, Call call, const void* fn) {
     for (int64_t i = 0; i < tasks; ++i) call(fn, i, 0);
     return;
   }
+  check(tasks < static_cast<int64_t>(kClosed), "ThreadPool::run: expected fewer than 2^32 - 1 tasks");
+  const uint64_t run = ((state_.load(std::memory_order_relaxed) >> 32) + 1) << 32;
+  state_.store(run | kClosed, std::memory_order_seq_cst);
   call_ = call;
   fn_ = fn;
-  tasks_ = tasks;
-  failed_ = false;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  tasks_.store(static_cast<uint32_t>(tasks), std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  failed_.store(false, std::memory_order_relaxed);
+  state_.store(run, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   work(0);
-  for (int left = busy_.load(std::memory_order_acquire); left; left = busy_.load(std::memory_order_acquire))
-    wait_while_equal(busy_, left);
+  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != tasks;) wait_while_equal(done_, done);
   if (failed_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::work(int thread) {
-  try {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) call_(fn_, i, thread);
-  } catch (...) {
-    if (!failed_.exchange(true)) error_ = std::current_exception();
-    next_.store(tasks_, std::memory_order_relaxed);
+  for (;;) {
+    uint64_t state = state_.load(std::memory_order_acquire);
+    const uint64_t task = state & kClosed;
+    if (task >= tasks_.load(std::memory_order_acquire)) return;
+    if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) continue;
+    uint32_t finished = 1;
+    try {
+      call_(fn_, static_cast<int64_t>(task), thread);
+    } catch (...) {
+      if (!failed_.exchange(true)) error_ = std::current_exception();
+      finished += skip_rest();
+    }
+    const uint32_t tasks = tasks_.load(std::memory_order_relaxed);
+    if (done_.fetch_add(finished, std::memory_order_acq_rel) + finished == tasks) done_.notify_all();
   }
+}
+
+uint32_t ThreadPool::skip_rest() {
+  const uint64_t tasks = tasks_.load(std::memory_order_relaxed);
+  uint64_t state = state_.load(std::memory_order_relaxed);
+  while ((state & kClosed) < tasks)
+    if (state_.compare_exchange_weak(state, (state & ~kClosed) | tasks, std::memory_order_acq_rel))
+      return static_cast<uint32_t>(tasks - (state & kClosed));
+  return 0;
 }
 
 void ThreadPool::loop(int thread) {
@@ -73,7 +95,6 @@ void ThreadPool::loop(int thread) {
     seen = generation_.load(std::memory_order_acquire);
     if (stop_) return;
     work(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_all();
   }
 }
 

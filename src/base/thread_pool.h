@@ -33,18 +33,24 @@ class ThreadPool {
   using Call = void (*)(const void*, int64_t, int);
   void run_erased(int64_t tasks, Call call, const void* fn);
   void work(int thread);
+  /// Takes the tasks that nobody has claimed off the list; returns how many. For a task that has failed.
+  uint32_t skip_rest();
   void loop(int thread);
 
   std::vector<std::thread> workers_;
+  // What run() is about. Written while state_ is closed; read only after a task has been claimed, and run() does not
+  // return before that task is done.
   Call call_ = nullptr;
   const void* fn_ = nullptr;
-  int64_t tasks_ = 0;
-  std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};
+  std::atomic<uint32_t> tasks_{0};
+  // Upper half: which run(); lower half: the next task, or kClosed. A worker that comes late finds nothing to claim.
+  std::atomic<uint64_t> state_{kClosed};
+  std::atomic<uint32_t> done_{0};
   std::atomic<uint32_t> generation_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
+  static constexpr uint64_t kClosed = 0xffffffffu;
 };
 
 }  // namespace sluice

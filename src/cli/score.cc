@@ -113,7 +113,8 @@ void print_text(const Summary& summary, const std::vector<float>& losses, const 
     if (inference.tokenizer) append_json(lines, inference.tokenizer->token_bytes(ids[i + 1]));
     lines += '\n';
   }
-  lines += fmt::format("{} tokens, loss {:.5f} nats, perplexity {:.4f}", losses.size(), summary.loss, summary.perplexity);
+  lines +=
+      fmt::format("{} tokens, loss {:.5f} nats, perplexity {:.4f}", losses.size(), summary.loss, summary.perplexity);
   if (summary.bits_per_byte) lines += fmt::format(", {:.4f} bits per byte", *summary.bits_per_byte);
   write_out(lines + "\n");
 }

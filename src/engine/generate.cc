@@ -133,7 +133,7 @@ class Generator {
   Session& session_;
   const GenerateOptions& options_;
   const TokenReceiver& receive_;
-  Sampler sampler_;
+  TokenSampler sampler_;
   DraftSwitch switch_;
   GenerateResult result_;
 };

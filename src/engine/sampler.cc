@@ -24,27 +24,27 @@ int32_t pick(std::span<const float> weights, double u) {
 
 }  // namespace
 
-Sampler::Sampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit)
+TokenSampler::TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit)
     : s_(s), rule_(rule), seed_(seed), limit_(limit) {}
 
-std::span<const float> Sampler::distribution(std::vector<float>& p, const Tensor& logits) {
-  check(logits.rows() == 1, "Sampler: expected logits of one token");
+std::span<const float> TokenSampler::distribution(std::vector<float>& p, const Tensor& logits) {
+  check(logits.rows() == 1, "TokenSampler: expected logits of one token");
   p.resize(static_cast<size_t>(logits.cols()));
   sampling_distribution(s_, Tensor(p.data(), {1, logits.cols()}), logits, limit_, rule_);
   return p;
 }
 
-int32_t Sampler::choose(const Tensor& logits, int64_t position) {
+int32_t TokenSampler::choose(const Tensor& logits, int64_t position) {
   Rng rng(seed_, static_cast<uint64_t>(position));
   return pick(distribution(p_, logits), rng.uniform());
 }
 
-int32_t Sampler::propose(const Tensor& logits, int64_t position) {
+int32_t TokenSampler::propose(const Tensor& logits, int64_t position) {
   Rng rng(mix64(seed_ ^ kProposals), static_cast<uint64_t>(position));
   return pick(distribution(q_, logits), rng.uniform());
 }
 
-int32_t Sampler::verify(const Tensor& logits, int64_t position, int32_t proposal) {
+int32_t TokenSampler::verify(const Tensor& logits, int64_t position, int32_t proposal) {
   Rng rng(seed_, static_cast<uint64_t>(position));
   distribution(p_, logits);
   const size_t d = static_cast<size_t>(proposal);

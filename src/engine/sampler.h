@@ -11,10 +11,10 @@
 
 namespace sluice {
 
-class Sampler {
+class TokenSampler {
  public:
   /// Ids from `limit` on are never chosen. `s` must outlive the sampler.
-  Sampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit);
+  TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit);
 
   /// Draws from logits (1, V) f32.
   int32_t choose(const Tensor& logits, int64_t position);

@@ -75,8 +75,8 @@ void check_config(const TrainConfig& c) {
   expect(!c.time.empty() || c.steps > 0, "steps", "a number of steps or a time budget (time)", "");
   expect(c.threads <= 1024, "threads", "an integer up to 1024", fmt::format("{}", c.threads));
   expect(c.seq_len < (int64_t{1} << 24), "seq_len", "an integer below 2^24", fmt::format("{}", c.seq_len));
-  expect(std::min(c.micro_batch, c.batch_size) * (c.seq_len + 1) < (int64_t{1} << 31), "micro_batch",
-         "micro_batch x seq_len below 2^31 tokens", fmt::format("{} x {}", c.micro_batch, c.seq_len));
+  expect(std::min(c.micro_batch, c.batch_size) * (c.seq_len + 1) < (int64_t{1} << 28), "micro_batch",
+         "micro_batch x seq_len below 2^28 tokens", fmt::format("{} x {}", c.micro_batch, c.seq_len));
   expect(c.mtp_modules <= 64, "mtp_modules", "an integer up to 64", fmt::format("{}", c.mtp_modules));
   expect(c.mtp_modules >= 0 && c.mtp_modules < c.seq_len, "mtp_modules", "an integer from 0, below seq_len",
          fmt::format("{}", c.mtp_modules));

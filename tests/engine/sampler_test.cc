@@ -95,21 +95,21 @@ double chi_square_deviations(const std::vector<double>& counts, const std::vecto
 
 constexpr int64_t kDraws = 200000;
 
-TEST(Sampler, ChoosesByDistribution) {
+TEST(TokenSampler, ChoosesByDistribution) {
   std::vector<float> logits = {0, 1, 2, -1, .5f};
   const SamplingRule rule{.8f, 4, 1};
   const std::vector<float> p = distribution(logits, rule);
-  Sampler sampler(stream(1), rule, 7, 5);
+  TokenSampler sampler(stream(1), rule, 7, 5);
   std::vector<double> counts(5), expected(5);
   for (int64_t i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampler.choose(Tensor(logits.data(), {1, 5}), i))];
   for (size_t i = 0; i < 5; ++i) expected[i] = p[i] * kDraws;
   EXPECT_LT(chi_square_deviations(counts, expected), 4);
 }
 
-TEST(Sampler, DependsOnSeedAndPositionOnly) {
+TEST(TokenSampler, DependsOnSeedAndPositionOnly) {
   std::vector<float> logits(50, 0.f);
   const Tensor t(logits.data(), {1, 50});
-  Sampler a(stream(1), {}, 3, 50), b(stream(1), {}, 3, 50), c(stream(1), {}, 4, 50);
+  TokenSampler a(stream(1), {}, 3, 50), b(stream(1), {}, 3, 50), c(stream(1), {}, 4, 50);
   std::vector<int32_t> from_a, from_b, from_c;
   for (int64_t i = 0; i < 20; ++i) {
     from_a.push_back(a.choose(t, i));
@@ -120,11 +120,11 @@ TEST(Sampler, DependsOnSeedAndPositionOnly) {
   EXPECT_NE(from_a, from_c);
 }
 
-TEST(Sampler, VerifiedProposalsFollowTheModel) {
+TEST(TokenSampler, VerifiedProposalsFollowTheModel) {
   std::vector<float> p_logits = {0, 1, 2, -1, .5f}, q_logits = {1, 1, 0, 2, -1};
   for (const SamplingRule& rule : {SamplingRule{1, 0, 1}, SamplingRule{.7f, 3, 1}, SamplingRule{1, 0, .8f}}) {
     const std::vector<float> p = distribution(p_logits, rule), q = distribution(q_logits, rule);
-    Sampler sampler(stream(1), rule, 11, 5);
+    TokenSampler sampler(stream(1), rule, 11, 5);
     std::vector<double> counts(5), expected(5);
     double accepted = 0, overlap = 0;
     for (int64_t i = 0; i < kDraws; ++i) {
@@ -142,9 +142,9 @@ TEST(Sampler, VerifiedProposalsFollowTheModel) {
   }
 }
 
-TEST(Sampler, GreedyVerification) {
+TEST(TokenSampler, GreedyVerification) {
   std::vector<float> logits = {0, 1, 2}, same = {0, 0, 5}, other = {5, 0, 0};
-  Sampler sampler(stream(1), {0, 0, 1}, 1, 3);
+  TokenSampler sampler(stream(1), {0, 0, 1}, 1, 3);
   EXPECT_EQ(sampler.choose(Tensor(logits.data(), {1, 3}), 0), 2);
   EXPECT_EQ(sampler.propose(Tensor(same.data(), {1, 3}), 0), 2);
   EXPECT_EQ(sampler.verify(Tensor(logits.data(), {1, 3}), 0, 2), 2);

@@ -190,12 +190,14 @@ void axpy(const InferRows& r, const InferWeights& w, int64_t outs, int64_t depth
 }
 
 SoftmaxPart softmax(float* score, int64_t n, float scale) {
-  float largest = score[0];
-  for (int64_t i = 1; i < n; ++i) largest = std::max(largest, score[i]);
+  V most = hn::Set(F(), score[0]);
+  int64_t i = 0;
+  for (; i + lanes() <= n; i += lanes()) most = hn::Max(most, load(score + i));
+  float largest = hn::GetLane(hn::MaxOfLanes(F(), most));
+  for (; i < n; ++i) largest = std::max(largest, score[i]);
   const V shift = hn::Set(F(), largest * scale), factor = hn::Set(F(), scale);
   V totals = hn::Zero(F());
-  int64_t i = 0;
-  for (; i + lanes() <= n; i += lanes()) {
+  for (i = 0; i + lanes() <= n; i += lanes()) {
     const V e = hn::Exp(F(), hn::MulSub(load(score + i), factor, shift));
     store(e, score + i);
     totals = hn::Add(totals, e);

@@ -1,5 +1,5 @@
-// Reads arbitrary bytes up to the first zero byte as tokenizer.json (and as tokenizer_config.json) and encodes the rest.
-// What is accepted must survive being written and read again, ids must be in range, and no byte may get lost.
+// Reads arbitrary bytes up to the first zero byte as tokenizer.json (and as tokenizer_config.json) and encodes the
+// rest. What is accepted must survive being written and read again, ids must be in range, and no byte may get lost.
 #include <algorithm>
 #include <cstdint>
 #include <string_view>

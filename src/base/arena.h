@@ -8,8 +8,8 @@
 namespace sluice {
 
 /// A stack of tensors in one reserved block of host memory. Pages are taken from the system when first written, so the
-/// capacity costs address space only. An arena without memory (`Arena::counting()`) hands out tensors without memory and counts:
-/// a dry run of a step in which no op touches data gives the peak of the real one.
+/// capacity costs address space only. An arena without memory (`Arena::counting()`) hands out tensors without memory
+/// and counts: a dry run of a step in which no op touches data gives the peak of the real one.
 class Arena {
  public:
   explicit Arena(size_t capacity_bytes);

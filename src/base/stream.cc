@@ -5,7 +5,8 @@
 
 namespace sluice {
 
-Stream::Stream(int threads) : pool_(std::make_unique<ThreadPool>(threads)), scratch_(static_cast<size_t>(threads) + 1) {}
+Stream::Stream(int threads)
+    : pool_(std::make_unique<ThreadPool>(threads)), scratch_(static_cast<size_t>(threads) + 1) {}
 
 Stream Stream::dry() { return {}; }
 

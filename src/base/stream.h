@@ -44,9 +44,8 @@ class Stream {
 /// Runs fn(begin, end, thread) over [0, n) in pieces of `grain`.
 template <class F>
 void parallel_for(Stream& s, int64_t n, int64_t grain, F&& fn) {
-  s.pool().run((n + grain - 1) / grain, [&](int64_t task, int thread) {
-    fn(task * grain, std::min(n, (task + 1) * grain), thread);
-  });
+  s.pool().run((n + grain - 1) / grain,
+               [&](int64_t task, int thread) { fn(task * grain, std::min(n, (task + 1) * grain), thread); });
 }
 
 }  // namespace sluice

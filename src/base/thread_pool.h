@@ -25,8 +25,9 @@ class ThreadPool {
   template <class F>
   void run(int64_t tasks, F&& fn) {
     using Fn = std::remove_reference_t<F>;
-    run_erased(tasks, [](const void* f, int64_t task, int thread) { (*static_cast<Fn*>(const_cast<void*>(f)))(task, thread); },
-               &fn);
+    run_erased(
+        tasks, [](const void* f, int64_t task, int thread) { (*static_cast<Fn*>(const_cast<void*>(f)))(task, thread); },
+        &fn);
   }
 
  private:

@@ -46,8 +46,8 @@ class BenchStep {
     config_.seq_len = o.seq_len;
     config_.batch_size = o.batch_size;
     config_.micro_batch = o.micro_batch;
-    HfConfig c = o.model.empty() ? builtin_model(o.size, o.vocab_size, o.seq_len)
-                                 : parse_hf_config(read_file(o.model), o.model);
+    HfConfig c =
+        o.model.empty() ? builtin_model(o.size, o.vocab_size, o.seq_len) : parse_hf_config(read_file(o.model), o.model);
     if (o.model.empty()) c.num_nextn_predict_layers = 1;
     const Precision precision = parse_precision(o.precision);
     const size_t activations = activation_bytes(c, config_, precision);
@@ -72,7 +72,8 @@ class BenchStep {
     o.balance_alpha = 1e-4f;
     for (int64_t begin = 0; begin < batch_.rows; begin += options_.micro_batch) {
       const size_t mark = arena_.mark();
-      const ModelBatch b = device_batch(arena_, batch_, begin, std::min(options_.micro_batch, batch_.rows - begin), mtp());
+      const ModelBatch b =
+          device_batch(arena_, batch_, begin, std::min(options_.micro_batch, batch_.rows - begin), mtp());
       model_forward_backward(s_, arena_, model_, optimizer_->grad(), b, o, {});
       arena_.release(mark);
     }
@@ -113,7 +114,8 @@ void bench_train(const BenchOptions& o) {
     fmt::print("{}\n", j.str());
     return;
   }
-  fmt::print("library  {} , {} threads, 1024 x 1024 x 1024: {:.1f} GFLOP/s\n", gemm_library(), s.threads(), peak * 1e-9);
+  fmt::print("library  {} , {} threads, 1024 x 1024 x 1024: {:.1f} GFLOP/s\n", gemm_library(), s.threads(),
+             peak * 1e-9);
   fmt::print("training {} {}, {} x {} tokens a step: {:.1f} GFLOP/s, {:.0f} tokens/s\n",
              o.model.empty() ? o.size : o.model, o.precision, o.batch_size, o.seq_len, speed * 1e-9, tokens);
   fmt::print("ratio    {:.1f}% (medians of {} runs in turn; FLOPs = 6 x active matmul parameters + causal attention)\n",

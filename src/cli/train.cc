@@ -75,8 +75,10 @@ void set_key(TrainConfig& c, const std::string& key, const YAML::Node& value, co
       }
     } catch (const YAML::Exception&) {
       fail("{}: {}: expected {}, found {}", where, key,
-           std::is_same_v<T, bool> ? "true or false" : std::is_same_v<T, int64_t> ? "an integer"
-           : std::is_same_v<T, double> ? "a number" : "text or a list of texts",
+           std::is_same_v<T, bool>      ? "true or false"
+           : std::is_same_v<T, int64_t> ? "an integer"
+           : std::is_same_v<T, double>  ? "a number"
+                                        : "text or a list of texts",
            value.IsScalar() ? value.Scalar() : std::string("a list or map"));
     }
   });
@@ -162,8 +164,9 @@ void print_plan(const TrainPlan& p, bool json) {
   }
   fmt::print(stderr, "model: {:.2f}M parameters, {:.2f}M active per token\n", static_cast<double>(p.parameters) * 1e-6,
              static_cast<double>(p.active_parameters) * 1e-6);
-  fmt::print(stderr, "memory: {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, activations {:.2f}) of {:.1f}; "
-                     "a checkpoint takes {:.2f} GiB of disk\n",
+  fmt::print(stderr,
+             "memory: {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, activations {:.2f}) of {:.1f}; "
+             "a checkpoint takes {:.2f} GiB of disk\n",
              gib(p.weight_bytes + p.optimizer_bytes + p.activation_bytes), gib(p.weight_bytes), gib(p.optimizer_bytes),
              gib(p.activation_bytes), gib(p.available_bytes), gib(p.checkpoint_bytes));
   fmt::print(stderr, "run: {} steps over {} tokens of text, {:.0f} tokens/s, {:.1f} GFLOP/s, about {}\n", p.steps,
@@ -197,7 +200,8 @@ void add_train_command(CLI::App& app) {
     const auto set = [options = o.get(), key](const std::string& value) { options->given[key] = {value}; };
     c->add_option_function<std::string>(name, set, help)->group("Run");
   };
-  c->add_option("--data", o->given["data"], "text files, globs or packed folders, each PATH or PATH=WEIGHT")->group("Run");
+  c->add_option("--data", o->given["data"], "text files, globs or packed folders, each PATH or PATH=WEIGHT")
+      ->group("Run");
   c->add_option("--eval", o->given["eval"], "held-out text files")->group("Run");
   option("--size", "size", "tiny, small or medium");
   option("--model", "model", "config.json of another shape");
@@ -216,9 +220,7 @@ void add_train_command(CLI::App& app) {
   c->add_option("pairs", o->pairs, "key=value, as in the YAML file");
   c->footer("Keys and defaults:\n" + format_config(TrainConfig()) +
             "\nExample: sluice train --data book.txt --size tiny --time 2m --out run lr=2e-3");
-  c->callback([o] {
-    run_train(*o);
-  });
+  c->callback([o] { run_train(*o); });
 }
 
 }  // namespace sluice

@@ -11,8 +11,8 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kBlockRows = 128;       // FP8 scale blocks must not be split
-constexpr int64_t kBlocksAtOnce = 16;     // rows in flight while streaming
+constexpr int64_t kBlockRows = 128;    // FP8 scale blocks must not be split
+constexpr int64_t kBlocksAtOnce = 16;  // rows in flight while streaming
 constexpr uint64_t kShardBytes = 5ull << 30;
 
 /// Rows [begin, begin + rows) of a matrix as a matrix.
@@ -83,7 +83,8 @@ const SafetensorsEntry& entry_of_shape(const SafetensorsFolder& files, const std
                                        const std::vector<int64_t>& shape) {
   const SafetensorsEntry& e = files.get(name);
   if (e.shape != shape)
-    fail("{}: {}: expected shape {} (from config.json), found {}", e.file, name, shape_text(shape), shape_text(e.shape));
+    fail("{}: {}: expected shape {} (from config.json), found {}", e.file, name, shape_text(shape),
+         shape_text(e.shape));
   return e;
 }
 
@@ -183,7 +184,8 @@ int64_t stored_mtp_modules(const SafetensorsFolder& files, const HfConfig& confi
       missing = p.name;
   }
   if (found == 0) return 0;
-  if (found < expected) fail("{}: {}: missing, while other tensors of the MTP module are there", files.path().string(), missing);
+  if (found < expected)
+    fail("{}: {}: missing, while other tensors of the MTP module are there", files.path().string(), missing);
   return config.num_nextn_predict_layers;
 }
 
@@ -259,9 +261,8 @@ RowSource random_rows(const HfConfig& config, uint64_t seed) {
 
 void fill_model(Stream& s, Model& m, const RowSource& source) {
   for (const Param& p : parameters(m.weights))
-    stream_rows(s, p, source, [&](int64_t begin, int64_t n, const Tensor& rows) {
-      store(s, slice(*p.matrix, begin, n), rows);
-    });
+    stream_rows(s, p, source,
+                [&](int64_t begin, int64_t n, const Tensor& rows) { store(s, slice(*p.matrix, begin, n), rows); });
 }
 
 }  // namespace sluice

@@ -6,7 +6,9 @@
 namespace sluice {
 namespace {
 
-double yarn_magnitude(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
+double yarn_magnitude(double factor, double mscale) {
+  return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+}
 
 double inverse_frequency(const HfConfig& c, int64_t i) {
   const double D = static_cast<double>(c.qk_rope_head_dim);
@@ -52,9 +54,9 @@ float softmax_scale(const HfConfig& c) {
 void fill_rope_table(const HfConfig& c, Tensor table) {
   const int64_t half = c.qk_rope_head_dim / 2;
   check(table.cols() == 2 * half, "fill_rope_table: expected qk_rope_head_dim columns");
-  const double magnitude = c.yarn ? yarn_magnitude(c.yarn->factor, c.yarn->mscale) /
-                                        yarn_magnitude(c.yarn->factor, c.yarn->mscale_all_dim)
-                                  : 1.0;
+  const double magnitude =
+      c.yarn ? yarn_magnitude(c.yarn->factor, c.yarn->mscale) / yarn_magnitude(c.yarn->factor, c.yarn->mscale_all_dim)
+             : 1.0;
   for (int64_t i = 0; i < half; ++i) {
     const double frequency = inverse_frequency(c, i);
     for (int64_t p = 0; p < table.rows(); ++p) {
@@ -66,8 +68,7 @@ void fill_rope_table(const HfConfig& c, Tensor table) {
 }
 
 AttentionShape attention_shape(const HfConfig& c, int64_t batch, int64_t tokens) {
-  return {batch,       tokens,          c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
-          c.v_head_dim, softmax_scale(c)};
+  return {batch, tokens, c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim, softmax_scale(c)};
 }
 
 }  // namespace sluice

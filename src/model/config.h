@@ -15,8 +15,8 @@ RouterConfig router_config(const HfConfig& c);
 /// d_qk^(-1/2) m^2 with YaRN's m (specification 2.6).
 float softmax_scale(const HfConfig& c);
 
-/// cos and sin of positions [0, table.rows()) into `table` (P, qk_rope_head_dim) f32 in ops/rope.h's layout, with YaRN's
-/// frequencies and magnitude where configured (specification 2.5). Angles are computed in double.
+/// cos and sin of positions [0, table.rows()) into `table` (P, qk_rope_head_dim) f32 in ops/rope.h's layout, with
+/// YaRN's frequencies and magnitude where configured (specification 2.5). Angles are computed in double.
 void fill_rope_table(const HfConfig& c, Tensor table);
 
 /// Attention of `batch` sequences of `tokens` tokens.

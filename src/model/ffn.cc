@@ -33,10 +33,10 @@ void ffn_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, 
   }
   const size_t mark = a.mark();
   const Tensor dh_TF = a.alloc(dy_TD.dtype, {T, F});
-  linear_backward_input(s, dh_TF, dy_TD, w.down);                   // forward: y = h Wd'
-  swiglu_backward(s, k.dg_TF, k.du_TF, dh_TF, k.g_TF, k.u_TF);      // forward: h = silu(g) u
-  linear_backward_input(s, dx_TD, k.dg_TF, w.gate);                 // forward: g = x Wg'
-  linear_backward_input(s, dx_TD, k.du_TF, w.up, Out::add);         // forward: u = x Wu'
+  linear_backward_input(s, dh_TF, dy_TD, w.down);               // forward: y = h Wd'
+  swiglu_backward(s, k.dg_TF, k.du_TF, dh_TF, k.g_TF, k.u_TF);  // forward: h = silu(g) u
+  linear_backward_input(s, dx_TD, k.dg_TF, w.gate);             // forward: g = x Wg'
+  linear_backward_input(s, dx_TD, k.du_TF, w.up, Out::add);     // forward: u = x Wu'
   a.release(mark);
 }
 

@@ -7,12 +7,13 @@
 namespace sluice {
 
 struct FfnSaved {
-  Tensor x_TD, g_TF, u_TF, h_TF;    // written by forward; h only without recomputation
-  Tensor dy_TD, dg_TF, du_TF;       // written by backward_input for backward_weight
+  Tensor x_TD, g_TF, u_TF, h_TF;  // written by forward; h only without recomputation
+  Tensor dy_TD, dg_TF, du_TF;     // written by backward_input for backward_weight
 };
 
 /// y += ffn(x). `recompute`: h is computed again in the backward pass instead of kept.
-void ffn_forward(Stream& s, Arena& a, Tensor y_TD, const Tensor& x_TD, const FfnWeights& w, FfnSaved& k, bool recompute);
+void ffn_forward(Stream& s, Arena& a, Tensor y_TD, const Tensor& x_TD, const FfnWeights& w, FfnSaved& k,
+                 bool recompute);
 /// dx = gradient of x from dy.
 void ffn_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, const FfnWeights& w, FfnSaved& k);
 /// grad += gradients of the weights.

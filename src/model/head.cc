@@ -9,7 +9,9 @@ namespace {
 constexpr int64_t kChunk = 512;
 
 /// Element range [begin, begin + n) of a vector.
-Tensor range(const Tensor& t, int64_t begin, int64_t n) { return Tensor(t.reshape({t.size(), 1}).at(begin), t.dtype, {n}); }
+Tensor range(const Tensor& t, int64_t begin, int64_t n) {
+  return Tensor(t.reshape({t.size(), 1}).at(begin), t.dtype, {n});
+}
 
 }  // namespace
 

@@ -92,7 +92,7 @@ void mla_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, 
   rope_backward(s, q_rope(k.dq_TH, c), ctx.position_T, ctx.rope_table);
   linear_backward_input(s, k.dc_TC, k.dkv_TH, w.kv_b);  // forward: kv = c Wkvb'
   rmsnorm_backward_input(s, k.da_TA.slice_cols(0, C), k.dc_TC, k.a_TA.slice_cols(0, C), w.kv_a_norm.tensor(), k.c_r_T);
-  linear_backward_input(s, dx_TD, k.da_TA, w.kv_a);  // forward: a = x Wkva'
+  linear_backward_input(s, dx_TD, k.da_TA, w.kv_a);                                 // forward: a = x Wkva'
   if (!w.q_a) return linear_backward_input(s, dx_TD, k.dq_TH, w.q_proj, Out::add);  // forward: q = x Wq'
   linear_backward_input(s, k.dcq_TQ, k.dq_TH, w.q_b);                               // forward: q = cq Wqb'
   rmsnorm_backward_input(s, k.dcq_pre_TQ, k.dcq_TQ, k.cq_pre_TQ, w.q_a_norm.tensor(), k.cq_r_T);

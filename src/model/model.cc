@@ -104,8 +104,7 @@ PassResult forward(Stream& s, Arena& a, const Model& m, const Tensor& counts_LE,
     for (int64_t n = 0; n < b.batch; ++n) copy(s, h.slice_rows(n * S, S), previous.slice_rows(n * (S + 1), S));
     const Tensor e = a.alloc(dtype, {b.batch * S, D});
     embedding_forward(s, e, shifted_ids(a, b, shift, s.is_dry()), w.embed);
-    mtp_forward(s, a, h, e, w.mtp[i], k.mtp[i], ctx,
-                counts_row(counts_LE, router, w.mtp[i].block.is_moe));
+    mtp_forward(s, a, h, e, w.mtp[i], k.mtp[i], ctx, counts_row(counts_LE, router, w.mtp[i].block.is_moe));
     if (w.mtp[i].block.is_moe) r.balance_loss.push_back(k.mtp[i].block.moe.balance_loss_B);
     r.mtp_normed.push_back(k.mtp[i].z_TD);
     previous = k.mtp[i].y_TD;
@@ -181,8 +180,8 @@ PassResult model_forward(Stream& s, Arena& a, const Model& m, const ModelBatch& 
   return forward(s, a, m, counts_LE, k);
 }
 
-PassResult model_forward_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad,
-                                  const ModelBatch& b, const PassOptions& o, const Tensor& counts_LE) {
+PassResult model_forward_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, const ModelBatch& b,
+                                  const PassOptions& o, const Tensor& counts_LE) {
   PassSaved k(b, o);
   PassResult r = forward(s, a, m, counts_LE, k);
   const int64_t T = b.batch * b.tokens, D = m.config.hidden_size;

@@ -35,29 +35,29 @@ std::vector<Matrix*> router_biases(ModelWeights& w);
 struct ModelBatch {
   int64_t batch = 0, tokens = 0;  // B, S
   Tensor ids_T;
-  Tensor first_T;                   // empty: every token sees all before it (attention.h)
-  Tensor target_T;                  // main head, -1 where there is none
-  std::vector<Tensor> mtp_target;   // per module: (B (S-1-k)) targets
+  Tensor first_T;                  // empty: every token sees all before it (attention.h)
+  Tensor target_T;                 // main head, -1 where there is none
+  std::vector<Tensor> mtp_target;  // per module: (B (S-1-k)) targets
 };
 
 /// Options of one pass, all from the training recipe.
 struct PassOptions {
-  float loss_scale = 1;       // gradient of: loss_scale (sum main + mtp_weight / modules * sum mtp) + balance
-  float mtp_weight = 0;       // lambda
-  float balance_alpha = 0;    // times the mean over sequences, summed over layers
-  float balance_scale = 1;    // share of this micro-batch in the step: sequences here / sequences in the step
+  float loss_scale = 1;     // gradient of: loss_scale (sum main + mtp_weight / modules * sum mtp) + balance
+  float mtp_weight = 0;     // lambda
+  float balance_alpha = 0;  // times the mean over sequences, summed over layers
+  float balance_scale = 1;  // share of this micro-batch in the step: sequences here / sequences in the step
   bool routed_counts = false;
   bool recompute = false;
 };
 
 /// What a pass leaves behind, in the arena of the pass.
 struct PassResult {
-  std::vector<Tensor> hidden;       // input of every block, then the output of the last: (T, D)
-  Tensor normed_TD;                 // after model.norm
-  std::vector<Tensor> mtp_normed;   // per module: (B (S-1-k), D), input of the head
-  Tensor loss_T;                    // per token, main head
-  std::vector<Tensor> mtp_loss;     // per module
-  std::vector<Tensor> balance_loss; // per MoE layer, MTP blocks last: (B)
+  std::vector<Tensor> hidden;        // input of every block, then the output of the last: (T, D)
+  Tensor normed_TD;                  // after model.norm
+  std::vector<Tensor> mtp_normed;    // per module: (B (S-1-k), D), input of the head
+  Tensor loss_T;                     // per token, main head
+  std::vector<Tensor> mtp_loss;      // per module
+  std::vector<Tensor> balance_loss;  // per MoE layer, MTP blocks last: (B)
 };
 
 /// Forward only, up to the normed hidden states (no head). counts_LE (i64; layers as num_routers) +=, unless empty.

@@ -19,7 +19,8 @@ void route(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const PassCont
   linear_forward(s, logits_TE, k.x_TD, w.router);
   route_forward(s, k.choice_TK, k.weight_TK, k.score_TE, logits_TE, w.bias ? w.bias.tensor() : Tensor(),
                 router_config(c));
-  balance_forward(s, k.balance_loss_B, k.balance_f_BE, k.score_TE, ctx.balance.routed_counts ? k.choice_TK : Tensor(), K);
+  balance_forward(s, k.balance_loss_B, k.balance_f_BE, k.score_TE, ctx.balance.routed_counts ? k.choice_TK : Tensor(),
+                  K);
   a.release(mark);
 }
 
@@ -60,10 +61,10 @@ void experts_backward(Stream& s, Arena& a, Tensor dx_TD, const MoeWeights& w, Mo
   const size_t mark = a.mark();
   const Tensor dh_RF = a.alloc(dx_TD.dtype, {k.g_RF.rows(), k.g_RF.cols()});
   grouped_linear_backward_input(s, dh_RF, k.dy_RD, k.offsets_E1, w.down);  // forward: y = h Wd'
-  swiglu_backward(s, k.dg_RF, k.du_RF, dh_RF, k.g_RF, k.u_RF);            // forward: h = silu(g) u
+  swiglu_backward(s, k.dg_RF, k.du_RF, dh_RF, k.g_RF, k.u_RF);             // forward: h = silu(g) u
   const Tensor dx_RD = a.alloc(dx_TD.dtype, {k.dy_RD.rows(), dx_TD.cols()});
-  grouped_linear_backward_input(s, dx_RD, k.dg_RF, k.offsets_E1, w.gate);           // forward: g = x Wg'
-  grouped_linear_backward_input(s, dx_RD, k.du_RF, k.offsets_E1, w.up, Out::add);   // forward: u = x Wu'
+  grouped_linear_backward_input(s, dx_RD, k.dg_RF, k.offsets_E1, w.gate);          // forward: g = x Wg'
+  grouped_linear_backward_input(s, dx_RD, k.du_RF, k.offsets_E1, w.up, Out::add);  // forward: u = x Wu'
   moe_gather_backward(s, dx_TD, dx_RD, k.row_of_TK, Out::set);
   a.release(mark);
 }

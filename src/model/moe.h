@@ -10,12 +10,12 @@ namespace sluice {
 
 struct MoeSaved {
   Tensor x_TD;
-  Tensor score_TE, choice_TK, weight_TK;        // route
+  Tensor score_TE, choice_TK, weight_TK;  // route
   Tensor balance_loss_B, balance_f_BE;
   Tensor offsets_E1, row_of_TK, slot_of_R, x_RD;  // dispatch; x_RD only without recomputation
-  Tensor g_RF, u_RF, h_RF, y_RD;                // experts; h_RF only without recomputation
+  Tensor g_RF, u_RF, h_RF, y_RD;                  // experts; h_RF only without recomputation
   FfnSaved shared;
-  Tensor dy_RD, dg_RF, du_RF, dlogits_TE;       // for backward_weight
+  Tensor dy_RD, dg_RF, du_RF, dlogits_TE;  // for backward_weight
 };
 
 /// y += moe(x). counts_E (i64) += tokens per expert, unless empty.

@@ -46,8 +46,8 @@ double training_flops_per_token(const HfConfig& c, int64_t mtp_modules, int64_t 
   for (const MtpWeights& m : w.mtp) matmul += m.eh_proj.size() + active_matmul(m.block, c);
   const int64_t head_dims = c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim;
   const double keys = static_cast<double>(tokens + 1) / 2;  // seen by the average query
-  const double attention = 6.0 * static_cast<double>((c.num_hidden_layers + mtp_modules) * c.num_attention_heads *
-                                                     head_dims) * keys;
+  const double attention =
+      6.0 * static_cast<double>((c.num_hidden_layers + mtp_modules) * c.num_attention_heads * head_dims) * keys;
   return 6.0 * static_cast<double>(matmul) + attention;
 }
 

@@ -5,10 +5,10 @@
 namespace sluice {
 
 struct ModelSize {
-  int64_t main = 0;            // parameters without MTP modules
-  int64_t mtp = 0;             // unique parameters of the MTP modules
-  int64_t mtp_copies = 0;      // copies of embedding and head that checkpoints hold under the MTP modules
-  int64_t active = 0;          // used per token by the main model, embedding left out, head included
+  int64_t main = 0;        // parameters without MTP modules
+  int64_t mtp = 0;         // unique parameters of the MTP modules
+  int64_t mtp_copies = 0;  // copies of embedding and head that checkpoints hold under the MTP modules
+  int64_t active = 0;      // used per token by the main model, embedding left out, head included
   int64_t active_with_embedding = 0;
   int64_t kv_bytes_per_token = 0;  // latent cache of all main layers in bf16 (specification 2.7)
 };

@@ -12,10 +12,10 @@
 namespace sluice {
 
 struct MlaWeights {
-  Matrix q_proj;                // (H (nope+rope), D) where q is not compressed, else empty
-  Matrix q_a, q_a_norm, q_b;    // (Q, D), (1, Q), (H (nope+rope), Q)
-  Matrix kv_a, kv_a_norm, kv_b; // (C + rope, D), (1, C), (H (nope+value), C)
-  Matrix o;                     // (D, H value)
+  Matrix q_proj;                 // (H (nope+rope), D) where q is not compressed, else empty
+  Matrix q_a, q_a_norm, q_b;     // (Q, D), (1, Q), (H (nope+rope), Q)
+  Matrix kv_a, kv_a_norm, kv_b;  // (C + rope, D), (1, C), (H (nope+value), C)
+  Matrix o;                      // (D, H value)
 };
 
 struct FfnWeights {
@@ -23,9 +23,9 @@ struct FfnWeights {
 };
 
 struct MoeWeights {
-  Matrix router, bias;                  // (E, D), (1, E): always float32; bias empty in V2 models
-  std::vector<Matrix> gate, up, down;   // E matrices each
-  FfnWeights shared;                    // empty without shared experts
+  Matrix router, bias;                 // (E, D), (1, E): always float32; bias empty in V2 models
+  std::vector<Matrix> gate, up, down;  // E matrices each
+  FfnWeights shared;                   // empty without shared experts
 };
 
 struct BlockWeights {
@@ -40,14 +40,14 @@ struct MtpWeights {
   Matrix enorm, hnorm;  // (1, D)
   Matrix eh_proj;       // (D, 2 D): columns [embedding | hidden]
   BlockWeights block;
-  Matrix head_norm;     // (1, D)
+  Matrix head_norm;  // (1, D)
 };
 
 struct ModelWeights {
   Matrix embed;  // (V, D)
   std::vector<BlockWeights> layers;
-  Matrix norm;   // (1, D)
-  Matrix head;   // (V, D)
+  Matrix norm;  // (1, D)
+  Matrix head;  // (V, D)
   std::vector<MtpWeights> mtp;
 };
 

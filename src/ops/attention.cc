@@ -6,7 +6,8 @@ namespace {
 void check_inputs(const AttentionInputs& in, const AttentionShape& a) {
   const int64_t T = a.batch * a.tokens;
   check(in.q.rows() == T && in.q.cols() == a.heads * (a.nope + a.rope), "attention: expected q (T, H (nope+rope))");
-  check(in.kv.rows() == T && in.kv.cols() == a.heads * (a.nope + a.value), "attention: expected kv (T, H (nope+value))");
+  check(in.kv.rows() == T && in.kv.cols() == a.heads * (a.nope + a.value),
+        "attention: expected kv (T, H (nope+value))");
   check(in.k_rope.rows() == T && in.k_rope.cols() == a.rope, "attention: expected k_rope (T, rope)");
   check(in.q.dtype == in.kv.dtype && in.q.dtype == in.k_rope.dtype, "attention: expected one dtype");
 }

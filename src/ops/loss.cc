@@ -14,7 +14,8 @@ void check_rows(const Tensor& loss_T, const Tensor& logits, const Tensor& target
 
 void cross_entropy_forward(Stream& s, Tensor loss_T, Tensor argmax_T, const Tensor& logits, const Tensor& target_T) {
   check_rows(loss_T, logits, target_T);
-  check(!argmax_T || (argmax_T.dtype == DType::i32 && argmax_T.size() == logits.rows()), "cross_entropy: argmax (T) i32");
+  check(!argmax_T || (argmax_T.dtype == DType::i32 && argmax_T.size() == logits.rows()),
+        "cross_entropy: argmax (T) i32");
   if (!s.is_dry()) cpu::cross_entropy_forward(s, loss_T, argmax_T, logits, target_T);
 }
 

@@ -10,7 +10,8 @@ void adamw_step(Stream& s, Tensor w, Tensor m, Tensor v, const Tensor& g, const 
 }
 
 void sum_squares(Stream& s, Tensor sum_1, const Tensor& x) {
-  check(sum_1.dtype == DType::f64 && x.dtype == DType::f32 && x.packed(), "sum_squares: expected f64 sum, packed f32 x");
+  check(sum_1.dtype == DType::f64 && x.dtype == DType::f32 && x.packed(),
+        "sum_squares: expected f64 sum, packed f32 x");
   if (!s.is_dry()) cpu::sum_squares(s, sum_1, x);
 }
 

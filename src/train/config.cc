@@ -64,13 +64,20 @@ void check_config(const TrainConfig& c) {
   expect_share(c.fim_rate, "fim_rate");
   expect(c.eval_fraction >= 0 && c.eval_fraction < 1, "eval_fraction", "a number from 0 to below 1",
          fmt::format("{}", c.eval_fraction));
-  for (const auto& [value, key] : {std::pair{c.seq_len, "seq_len"}, {c.batch_size, "batch_size"},
-                                   {c.micro_batch, "micro_batch"}, {c.vocab_size, "vocab_size"}})
+  for (const auto& [value, key] : {std::pair{c.seq_len, "seq_len"},
+                                   {c.batch_size, "batch_size"},
+                                   {c.micro_batch, "micro_batch"},
+                                   {c.vocab_size, "vocab_size"}})
     expect(value >= 1 && value < (int64_t{1} << 31), key, "an integer from 1", fmt::format("{}", value));
-  for (const auto& [value, key] :
-       {std::pair{c.steps, "steps"}, {c.threads, "threads"}, {c.batch_start, "batch_start"},
-        {c.warmup_steps, "warmup_steps"}, {c.eval_every, "eval_every"}, {c.eval_tokens, "eval_tokens"},
-        {c.save_every, "save_every"}, {c.keep_last, "keep_last"}, {c.sample_every, "sample_every"}})
+  for (const auto& [value, key] : {std::pair{c.steps, "steps"},
+                                   {c.threads, "threads"},
+                                   {c.batch_start, "batch_start"},
+                                   {c.warmup_steps, "warmup_steps"},
+                                   {c.eval_every, "eval_every"},
+                                   {c.eval_tokens, "eval_tokens"},
+                                   {c.save_every, "save_every"},
+                                   {c.keep_last, "keep_last"},
+                                   {c.sample_every, "sample_every"}})
     expect(value >= 0, key, "an integer from 0", fmt::format("{}", value));
   expect(!c.time.empty() || c.steps > 0, "steps", "a number of steps or a time budget (time)", "");
   expect(c.threads <= 1024, "threads", "an integer up to 1024", fmt::format("{}", c.threads));
@@ -83,12 +90,17 @@ void check_config(const TrainConfig& c) {
   expect(c.batch_start <= c.batch_size, "batch_start", "at most batch_size", fmt::format("{}", c.batch_start));
   expect_positive(c.lr, "lr");
   expect_positive(c.eps, "eps");
-  for (const auto& [value, key] : {std::pair{c.weight_decay, "weight_decay"}, {c.clip_norm, "clip_norm"},
-                                   {c.bias_speed, "bias_speed"}, {c.balance_alpha, "balance_alpha"},
-                                   {c.mtp_weight, "mtp_weight"}, {c.mtp_weight_late, "mtp_weight_late"}})
+  for (const auto& [value, key] : {std::pair{c.weight_decay, "weight_decay"},
+                                   {c.clip_norm, "clip_norm"},
+                                   {c.bias_speed, "bias_speed"},
+                                   {c.balance_alpha, "balance_alpha"},
+                                   {c.mtp_weight, "mtp_weight"},
+                                   {c.mtp_weight_late, "mtp_weight_late"}})
     expect_not_negative(value, key);
-  for (const auto& [value, key] : {std::pair{c.lr_min, "lr_min"}, {c.decay_start, "decay_start"},
-                                   {c.bias_stop, "bias_stop"}, {c.mtp_switch, "mtp_switch"},
+  for (const auto& [value, key] : {std::pair{c.lr_min, "lr_min"},
+                                   {c.decay_start, "decay_start"},
+                                   {c.bias_stop, "bias_stop"},
+                                   {c.mtp_switch, "mtp_switch"},
                                    {c.batch_ramp, "batch_ramp"}})
     expect_share(value, key);
   for (const auto& [value, key] : {std::pair{c.beta1, "beta1"}, {c.beta2, "beta2"}, {c.ema_decay, "ema_decay"}})
@@ -105,7 +117,11 @@ double parse_duration(const std::string& text) {
     used = 0;
   }
   const std::string unit = text.substr(used);
-  const double factor = unit.empty() || unit == "s" ? 1 : unit == "m" ? 60 : unit == "h" ? 3600 : unit == "d" ? 86400 : 0;
+  const double factor = unit.empty() || unit == "s" ? 1
+                        : unit == "m"               ? 60
+                        : unit == "h"               ? 3600
+                        : unit == "d"               ? 86400
+                                                    : 0;
   constexpr double kLongest = 1e9;  // three decades
   if (used == 0 || factor == 0 || !(value > 0) || !(value * factor <= kLongest))
     fail("time: expected a duration such as 90s, 30m or 2h, found {}", text);
@@ -163,13 +179,15 @@ StepSchedule schedule_at(const TrainConfig& c, int64_t step, double progress) {
     const double p = std::min((progress - c.decay_start) / (1 - c.decay_start), 1.0);
     factor = c.lr_min + (1 - c.lr_min) * 0.5 * (1 + std::cos(std::numbers::pi * p));
   }
-  if (step <= c.warmup_steps) factor = std::min(factor, static_cast<double>(step) / static_cast<double>(c.warmup_steps));
+  if (step <= c.warmup_steps)
+    factor = std::min(factor, static_cast<double>(step) / static_cast<double>(c.warmup_steps));
   s.lr = static_cast<float>(c.lr * factor);
   s.mtp_weight = static_cast<float>(progress < c.mtp_switch ? c.mtp_weight : c.mtp_weight_late);
   s.bias_speed = progress < c.bias_stop ? static_cast<float>(c.bias_speed) : 0.0f;
   s.batch_size = c.batch_size;
   if (c.batch_start > 0 && progress < c.batch_ramp)
-    s.batch_size = c.batch_start + static_cast<int64_t>(static_cast<double>(c.batch_size - c.batch_start) * progress / c.batch_ramp);
+    s.batch_size = c.batch_start +
+                   static_cast<int64_t>(static_cast<double>(c.batch_size - c.batch_start) * progress / c.batch_ramp);
   return s;
 }
 

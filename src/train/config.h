@@ -13,23 +13,23 @@ namespace sluice {
 struct TrainConfig {
   // Text. Each source is "PATTERN" or "PATTERN=WEIGHT"; without weights, sources count by their size.
   std::vector<std::string> data;
-  std::vector<std::string> eval;  // held-out files, one evaluation each, named after the file
-  double eval_fraction = 0.02;    // without `eval`: the last part of every source is held out
-  double fim_rate = 0;            // share of documents turned into fill-in-the-middle
-  bool split_blank_lines = false; // plain text: an empty line ends a document
+  std::vector<std::string> eval;   // held-out files, one evaluation each, named after the file
+  double eval_fraction = 0.02;     // without `eval`: the last part of every source is held out
+  double fim_rate = 0;             // share of documents turned into fill-in-the-middle
+  bool split_blank_lines = false;  // plain text: an empty line ends a document
 
   // Tokenizer and model.
-  std::string tokenizer;          // folder; empty: of init_from, or trained on the data
-  int64_t vocab_size = 4096;      // of a trained tokenizer
-  std::string size = "tiny";      // tiny | small | medium
-  std::string model;              // a config.json instead of `size`; its vocab_size is replaced by the tokenizer's
-  std::string init_from;          // checkpoint folder to train on from
+  std::string tokenizer;      // folder; empty: of init_from, or trained on the data
+  int64_t vocab_size = 4096;  // of a trained tokenizer
+  std::string size = "tiny";  // tiny | small | medium
+  std::string model;          // a config.json instead of `size`; its vocab_size is replaced by the tokenizer's
+  std::string init_from;      // checkpoint folder to train on from
   int64_t mtp_modules = 1;
 
   // Run.
-  std::string out;                // run folder
-  std::string time;               // budget, "90s", "30m", "2h": decides the number of steps
-  int64_t steps = 0;              // exactly so many steps, unless 0
+  std::string out;    // run folder
+  std::string time;   // budget, "90s", "30m", "2h": decides the number of steps
+  int64_t steps = 0;  // exactly so many steps, unless 0
   int64_t seed = 1;
   int64_t threads = 0;            // 0: all cores
   std::string precision = "f32";  // f32 | bf16 | fp8 (specification 5)
@@ -38,36 +38,36 @@ struct TrainConfig {
   // Batches, in sequences of seq_len tokens.
   int64_t seq_len = 256;
   int64_t batch_size = 16;
-  int64_t batch_start = 0;        // batch ramp: from this size (0: none) ...
-  double batch_ramp = 0;          // ... growing linearly over this share of the run
-  int64_t micro_batch = 8;        // sequences in memory at once
+  int64_t batch_start = 0;  // batch ramp: from this size (0: none) ...
+  double batch_ramp = 0;    // ... growing linearly over this share of the run
+  int64_t micro_batch = 8;  // sequences in memory at once
 
   // Optimiser (specification 7.3).
   double lr = 3e-3;
-  double lr_min = 0;              // as a share of lr, at the end
+  double lr_min = 0;  // as a share of lr, at the end
   int64_t warmup_steps = 40;
-  double decay_start = 0.3;       // share of the run after which the cosine begins
+  double decay_start = 0.3;  // share of the run after which the cosine begins
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;
-  double ema_decay = 0;           // keep an average of the weights (0: none), saved beside them
+  double ema_decay = 0;  // keep an average of the weights (0: none), saved beside them
 
   // Balance of experts (specification 3.5, 3.6).
   double bias_speed = 1e-3;
-  double bias_stop = 0.97;        // share of the run after which the biases rest
+  double bias_stop = 0.97;  // share of the run after which the biases rest
   double balance_alpha = 1e-4;
   bool balance_routed_counts = false;
 
   // Multi-token prediction (specification 4.1).
   double mtp_weight = 0.3;
-  double mtp_weight_late = 0.1;   // from mtp_switch on
-  double mtp_switch = 0.67;       // share of the run
+  double mtp_weight_late = 0.1;  // from mtp_switch on
+  double mtp_switch = 0.67;      // share of the run
 
   // Now and then, in steps; 0: never (at the end always).
   int64_t eval_every = 200;
-  int64_t eval_tokens = 32768;    // of each held-out set, except at the end
+  int64_t eval_tokens = 32768;  // of each held-out set, except at the end
   int64_t save_every = 200;
-  int64_t keep_last = 2;          // checkpoints kept besides the best one
+  int64_t keep_last = 2;  // checkpoints kept besides the best one
   int64_t sample_every = 0;
   std::string sample_prompt;
 

@@ -9,14 +9,17 @@
 namespace sluice {
 namespace {
 
-std::vector<fs::path> files_of(const DataEntry& entry) { return find_data_files(std::vector<std::string>{entry.pattern}); }
+std::vector<fs::path> files_of(const DataEntry& entry) {
+  return find_data_files(std::vector<std::string>{entry.pattern});
+}
 
 /// Files of the entries that are not packed.
 std::vector<fs::path> text_files(const std::vector<std::string>& entries) {
   std::vector<fs::path> files;
   for (const std::string& text : entries) {
     const DataEntry entry = parse_data_entry(text);
-    if (fs::is_directory(entry.pattern) && (TokenSet::exists(entry.pattern, "train") || TokenSet::exists(entry.pattern, "eval")))
+    if (fs::is_directory(entry.pattern) &&
+        (TokenSet::exists(entry.pattern, "train") || TokenSet::exists(entry.pattern, "eval")))
       continue;
     for (const fs::path& file : files_of(entry)) files.push_back(file);
   }
@@ -27,8 +30,8 @@ std::optional<std::string> split_at(const TrainConfig& c) {
   return c.split_blank_lines ? std::optional<std::string>("") : std::nullopt;
 }
 
-TokenRange load_source(const DataEntry& entry, const TrainConfig& c, const Tokenizer& tokenizer, bool train, int threads,
-                       std::vector<std::string>& notes) {
+TokenRange load_source(const DataEntry& entry, const TrainConfig& c, const Tokenizer& tokenizer, bool train,
+                       int threads, std::vector<std::string>& notes) {
   const std::string split = train ? "train" : "eval";
   if (fs::is_directory(entry.pattern) && TokenSet::exists(entry.pattern, split)) {
     auto set = std::make_shared<TokenSet>(TokenSet::open(entry.pattern, split));
@@ -89,8 +92,8 @@ Corpus load_corpus(const TrainConfig& c, const Tokenizer& tokenizer, int threads
   }
   for (const std::string& text : c.eval) {
     const DataEntry entry = parse_data_entry(text);
-    corpus.held_out.push_back({fs::path(entry.pattern).stem().string(),
-                               load_source(entry, c, tokenizer, false, threads, corpus.notes)});
+    corpus.held_out.push_back(
+        {fs::path(entry.pattern).stem().string(), load_source(entry, c, tokenizer, false, threads, corpus.notes)});
   }
   if (c.eval.empty() && c.eval_fraction > 0)
     for (size_t i = 0; i < c.data.size(); ++i)

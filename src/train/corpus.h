@@ -19,8 +19,8 @@ struct HeldOut {
 struct Corpus {
   std::vector<SamplerSource> sources;
   std::vector<HeldOut> held_out;
-  int64_t tokens = 0;               // of all sources
-  std::vector<std::string> notes;   // one line per source: what was packed and repaired
+  int64_t tokens = 0;              // of all sources
+  std::vector<std::string> notes;  // one line per source: what was packed and repaired
 };
 
 /// One entry of `data` or `eval`: "PATTERN" or "PATTERN=WEIGHT" (weight 0: by size).

@@ -59,7 +59,8 @@ EvalResult evaluate(Stream& s, Arena& a, const Model& m, const TokenRange& range
   const EvalWindows windows(part, seq_len, seq_len / 2);
   const size_t mark = a.mark();
   const int64_t routers = num_routers(m.weights);
-  const Tensor counts = a.alloc(DType::i64, {std::max<int64_t>(routers, 1), std::max<int64_t>(m.config.n_routed_experts, 1)});
+  const Tensor counts =
+      a.alloc(DType::i64, {std::max<int64_t>(routers, 1), std::max<int64_t>(m.config.n_routed_experts, 1)});
   std::fill_n(counts.ptr<int64_t>(), counts.size(), 0);
   Tally tally;
   for (int64_t w = 0; w < windows.size(); w += kRows)

@@ -9,15 +9,16 @@ namespace sluice {
 
 struct EvalResult {
   int64_t targets = 0;
-  double nats = 0;               // sum of the main head's losses
-  double bits_per_byte = 0;      // of the text behind the targets
-  double mtp_acceptance = -1;    // share of first MTP drafts that equal the main model's greedy choice; -1: no module
-  double max_vio = -1;           // over the whole set (specification 3.7); -1: no experts
+  double nats = 0;             // sum of the main head's losses
+  double bits_per_byte = 0;    // of the text behind the targets
+  double mtp_acceptance = -1;  // share of first MTP drafts that equal the main model's greedy choice; -1: no module
+  double max_vio = -1;         // over the whole set (specification 3.7); -1: no experts
   double loss() const { return targets ? nats / static_cast<double>(targets) : 0; }
 };
 
-/// Evaluates on at most `max_tokens` (0: all) of `range`, in windows of seq_len + 1 tokens that overlap by half, so that
-/// every target but the first few is predicted from at least seq_len / 2 tokens. `byte_lengths`: text bytes per id.
+/// Evaluates on at most `max_tokens` (0: all) of `range`, in windows of seq_len + 1 tokens that overlap by half, so
+/// that every target but the first few is predicted from at least seq_len / 2 tokens. `byte_lengths`: text bytes per
+/// id.
 EvalResult evaluate(Stream& s, Arena& a, const Model& m, const TokenRange& range, int64_t seq_len, int64_t max_tokens,
                     const std::vector<int32_t>& byte_lengths);
 

@@ -10,9 +10,9 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kEvalRows = 8;                   // as train/evaluate.cc
-constexpr size_t kSlack = size_t{64} << 20;        // token ids, counts, losses
-constexpr size_t kBatchTokenBytes = 20;            // of the whole step's tokens: ids, first, loss, targets
+constexpr int64_t kEvalRows = 8;             // as train/evaluate.cc
+constexpr size_t kSlack = size_t{64} << 20;  // token ids, counts, losses
+constexpr size_t kBatchTokenBytes = 20;      // of the whole step's tokens: ids, first, loss, targets
 
 /// Refuses sizes whose sums would overflow before check_memory can compare them.
 void check_magnitude(const HfConfig& c, int64_t tokens) {
@@ -22,8 +22,10 @@ void check_magnitude(const HfConfig& c, int64_t tokens) {
                        static_cast<double>(c.moe_intermediate_size) * static_cast<double>(c.num_experts_per_tok);
   const double bytes = 4 * width * static_cast<double>(tokens) * static_cast<double>(c.num_hidden_layers);
   if (bytes > 0x1p56)
-    fail("memory: activations of one micro-batch take more than {:.0g} bytes; a smaller micro_batch, seq_len or model "
-         "needs less", bytes);
+    fail(
+        "memory: activations of one micro-batch take more than {:.0g} bytes; a smaller micro_batch, seq_len or model "
+        "needs less",
+        bytes);
 }
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); }
@@ -80,9 +82,10 @@ void check_memory(const HfConfig& c, const TrainConfig& config, Precision precis
   const size_t average = config.ema_decay > 0 ? model_bytes(c, mtp, Precision::f32) : 0;
   const size_t available = available_memory(), total = weights + optimizer + average + activations;
   if (total > available)
-    fail("memory: the run needs {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, average {:.2f}, activations "
-         "{:.2f}), the machine has {:.2f}; a smaller micro_batch, seq_len or model, or recompute: true, needs less",
-         gib(total), gib(weights), gib(optimizer), gib(average), gib(activations), gib(available));
+    fail(
+        "memory: the run needs {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, average {:.2f}, activations "
+        "{:.2f}), the machine has {:.2f}; a smaller micro_batch, seq_len or model, or recompute: true, needs less",
+        gib(total), gib(weights), gib(optimizer), gib(average), gib(activations), gib(available));
 }
 
 void copy_weights(ModelWeights& src, ModelWeights& dst) {

@@ -36,8 +36,9 @@ std::vector<StateTensor> state_tensors(const RunState& state) {
 }
 
 std::vector<int64_t> pack_progress(const RunProgress& p) {
-  std::vector<int64_t> v{p.step, p.total_steps, p.tokens, std::bit_cast<int64_t>(p.seconds),
-                         std::bit_cast<int64_t>(p.best_loss), p.best_step};
+  std::vector<int64_t> v{
+      p.step,     p.total_steps, p.tokens, std::bit_cast<int64_t>(p.seconds), std::bit_cast<int64_t>(p.best_loss),
+      p.best_step};
   v.insert(v.end(), p.sampler.begin(), p.sampler.end());
   return v;
 }
@@ -114,13 +115,13 @@ void remove_old(const fs::path& out, int64_t keep_last, int64_t best_step) {
 
 void write_all(Stream& s, const fs::path& folder, const RunState& state, const RunFiles& files) {
   fs::create_directories(folder / "trainer");
-  std::vector<FileSum> sums = save_checkpoint(s, folder, state.model.config, state.optimizer.master(),
-                                              state.model.precision, stored_rows());
+  std::vector<FileSum> sums =
+      save_checkpoint(s, folder, state.model.config, state.optimizer.master(), state.model.precision, stored_rows());
   put_tokenizer(folder, files, state.model.config, sums);
   if (state.ema) {
     fs::create_directories(folder / "ema");
-    std::vector<FileSum> ema = save_checkpoint(s, folder / "ema", state.model.config, *state.ema,
-                                               state.model.precision, stored_rows());
+    std::vector<FileSum> ema =
+        save_checkpoint(s, folder / "ema", state.model.config, *state.ema, state.model.precision, stored_rows());
     put_tokenizer(folder / "ema", files, state.model.config, ema);
     for (FileSum& sum : ema) sums.push_back({"ema/" + sum.name, sum.size, sum.crc32});
   }

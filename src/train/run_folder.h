@@ -20,9 +20,9 @@ inline constexpr const char* kRunConfig = "config.yaml";
 /// Where a run stands, besides weights and optimiser.
 struct RunProgress {
   int64_t step = 0, total_steps = 0;
-  int64_t tokens = 0;            // trained on so far
-  double seconds = 0;            // of training so far
-  double best_loss = 1e300;      // of the evaluations so far
+  int64_t tokens = 0;        // trained on so far
+  double seconds = 0;        // of training so far
+  double best_loss = 1e300;  // of the evaluations so far
   int64_t best_step = -1;
   std::vector<int64_t> sampler;  // Sampler::state()
 };
@@ -37,8 +37,8 @@ struct RunState {
 
 /// Texts stored beside the weights.
 struct RunFiles {
-  std::string config_yaml;   // trainer/config.yaml
-  fs::path tokenizer;        // folder with tokenizer.json and tokenizer_config.json
+  std::string config_yaml;  // trainer/config.yaml
+  fs::path tokenizer;       // folder with tokenizer.json and tokenizer_config.json
 };
 
 /// Writes OUT/step-N, points `latest` (and `best`, when progress.best_step is this step) at it and removes checkpoints

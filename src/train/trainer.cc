@@ -19,9 +19,7 @@ namespace {
 
 constexpr double kProbeSeconds = 2;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 int thread_count(int64_t wanted) {
   return wanted > 0 ? static_cast<int>(wanted) : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -56,8 +54,8 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
   corpus_ = load_corpus(config_, *tokenizer_, stream_.threads());
   notes_.insert(notes_.end(), corpus_.notes.begin(), corpus_.notes.end());
   byte_lengths_ = token_byte_lengths(*tokenizer_);
-  sampler_ = std::make_unique<Sampler>(
-      corpus_.sources, SamplerOptions{config_.seq_len, static_cast<uint64_t>(config_.seed)});
+  sampler_ =
+      std::make_unique<Sampler>(corpus_.sources, SamplerOptions{config_.seq_len, static_cast<uint64_t>(config_.seed)});
   load_weights(checkpoint.value_or(fs::path()));
 }
 
@@ -80,8 +78,9 @@ HfConfig Trainer::new_model_config(const Tokenizer& tokenizer) const {
 
 void Trainer::load_weights(const fs::path& checkpoint) {
   const Precision precision = parse_precision(config_.precision);
-  const fs::path source = !checkpoint.empty() ? checkpoint
-                          : !config_.init_from.empty() ? resolve_checkpoint(config_.init_from) : fs::path();
+  const fs::path source = !checkpoint.empty()          ? checkpoint
+                          : !config_.init_from.empty() ? resolve_checkpoint(config_.init_from)
+                                                       : fs::path();
   HfConfig c = source.empty() ? new_model_config(*tokenizer_) : load_config(source);
   if (!source.empty()) c.num_nextn_predict_layers = stored_mtp_modules(SafetensorsFolder(source), c);
   if (c.vocab_size < tokenizer_->vocab_size())
@@ -128,7 +127,8 @@ Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSche
     const int64_t rows = std::min(config_.micro_batch, batch.rows - begin);
     o.balance_scale = static_cast<float>(rows) / static_cast<float>(batch.rows);
     const size_t mark = activations_.mark();
-    const ModelBatch b = device_batch(activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));
+    const ModelBatch b =
+        device_batch(activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));
     const PassResult r = model_forward_backward(stream_, activations_, model_, optimizer_->grad(), b, o, counts);
     losses.main += sum(r.loss_T) * static_cast<double>(o.loss_scale);
     for (const Tensor& loss : r.mtp_loss)
@@ -233,15 +233,17 @@ void Trainer::train_step(const StepSchedule& schedule) {
   const double norm = optimizer_->grad_norm(stream_);
   const int64_t step = progress_.step + 1;
   if (!std::isfinite(losses.main) || !std::isfinite(losses.mtp) || !std::isfinite(norm))
-    fail("step {}: the loss is {} and the gradient norm {}: training stopped before the update; the checkpoints in {} "
-         "stand (a lower lr or clip_norm may help)",
-         step, losses.main, norm, config_.out);
+    fail(
+        "step {}: the loss is {} and the gradient norm {}: training stopped before the update; the checkpoints in {} "
+        "stand (a lower lr or clip_norm may help)",
+        step, losses.main, norm, config_.out);
   optimizer_->step(stream_, schedule.lr, norm);
   update_biases(schedule.bias_speed);
   if (ema_) {
     const std::vector<Param> average = parameters(ema_->weights), master = parameters(optimizer_->master());
     for (size_t i = 0; i < master.size(); ++i)
-      ema_update(stream_, average[i].matrix->tensor(), master[i].matrix->tensor(), static_cast<float>(config_.ema_decay));
+      ema_update(stream_, average[i].matrix->tensor(), master[i].matrix->tensor(),
+                 static_cast<float>(config_.ema_decay));
   }
   progress_.step = step;
   progress_.tokens += losses.tokens;
@@ -290,9 +292,9 @@ void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, dou
   m.mtp_weight = static_cast<double>(schedule.mtp_weight);
   m.bias_speed = static_cast<double>(schedule.bias_speed);
   m.tokens_per_second = static_cast<double>(losses.tokens) / seconds;
-  m.flops_per_second = m.tokens_per_second * training_flops_per_token(model_.config,
-                                                                      static_cast<int64_t>(model_.weights.mtp.size()),
-                                                                      config_.seq_len);
+  m.flops_per_second =
+      m.tokens_per_second *
+      training_flops_per_token(model_.config, static_cast<int64_t>(model_.weights.mtp.size()), config_.seq_len);
   m.seconds = progress_.seconds;
   if (!counts_.empty()) {
     m.balance_loss = losses.balance;
@@ -307,8 +309,7 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
   double total = 0;
   int64_t targets = 0;
   for (const HeldOut& h : corpus_.held_out) {
-    const EvalResult r =
-        evaluate(stream_, activations_, model_, h.range, config_.seq_len, max_tokens, byte_lengths_);
+    const EvalResult r = evaluate(stream_, activations_, model_, h.range, config_.seq_len, max_tokens, byte_lengths_);
     EvalMetrics m{progress_.step, h.name, r.loss(), r.bits_per_byte, {}, {}};
     if (r.mtp_acceptance >= 0) m.mtp_acceptance = r.mtp_acceptance;
     if (r.max_vio >= 0) m.max_vio = r.max_vio;

@@ -24,17 +24,17 @@ struct TrainHooks {
 struct TrainPlan {
   int64_t parameters = 0, active_parameters = 0;
   size_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0, available_bytes = 0;
-  size_t checkpoint_bytes = 0;       // of one checkpoint on disk
+  size_t checkpoint_bytes = 0;  // of one checkpoint on disk
   double flops_per_token = 0;
-  double tokens_per_second = 0;      // from a probe of about two seconds
-  int64_t tokens = 0, steps = 0;     // of the training text; of the run
-  double seconds = 0;                // expected
+  double tokens_per_second = 0;   // from a probe of about two seconds
+  int64_t tokens = 0, steps = 0;  // of the training text; of the run
+  double seconds = 0;             // expected
 };
 
 class Trainer {
  public:
-  /// Reads text, tokenizer and weights, or, with `resume`, the newest good checkpoint in config.out. Throws Error; a run
-  /// whose memory cannot fit is refused here.
+  /// Reads text, tokenizer and weights, or, with `resume`, the newest good checkpoint in config.out. Throws Error; a
+  /// run whose memory cannot fit is refused here.
   Trainer(const TrainConfig& config, bool resume, TrainHooks hooks);
   ~Trainer();
 
@@ -86,7 +86,7 @@ class Trainer {
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<Progress> bar_;
   std::vector<std::string> notes_;
-  double started_ = 0;           // steady-clock seconds at the start of this process's training
+  double started_ = 0;  // steady-clock seconds at the start of this process's training
   double seconds_per_token_ = 0;
   size_t activation_bytes_ = 0;
 };

@@ -222,7 +222,8 @@ void GoldenFixture::check_balance(const SafetensorsFile& expected) {
 
 void GoldenFixture::check_training(const SafetensorsFile& expected) {
   const SafetensorsEntry& batches = expected.get("batches");
-  const int64_t steps = batches.shape[0], B = batches.shape[1], S = batches.shape[2], E = model_.config.n_routed_experts;
+  const int64_t steps = batches.shape[0], B = batches.shape[1], S = batches.shape[2],
+                E = model_.config.n_routed_experts;
   const std::vector<float> main = expected.get("loss.main").read_f32(), mtp = expected.get("loss.mtp").read_f32(),
                            norms = expected.get("grad_norm").read_f32();
   const std::vector<int64_t> expected_counts = integers(expected.get("expert_counts"));

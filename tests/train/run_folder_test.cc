@@ -13,7 +13,8 @@ namespace {
 
 /// A small model with its optimiser, as in the middle of a run.
 struct State {
-  explicit State(Precision precision = Precision::f32) : model(make(precision)), optimizer(s, model, {}) {
+  explicit State(Precision precision = Precision::f32) : State(make(precision)) {}
+  explicit State(Model m) : model(std::move(m)), optimizer(s, model, {}) {
     ema.emplace(allocate_f32_like(model));
     fill_model(s, *ema, random_rows(model.config, 3));
     Model noise = allocate_f32_like(model);
@@ -84,8 +85,8 @@ TEST_F(RunFolder, GivesBackEveryBit) {
     const fs::path checkpoint = out_ / fmt::format("step-{:08}", step);
     EXPECT_EQ(find_good_checkpoint(out_.path(), problems_), checkpoint);
 
-    State loaded(precision);
-    loaded.model = load_model(loaded.s, checkpoint, precision);
+    Stream s(1);
+    State loaded(load_model(s, checkpoint, precision));
     loaded.progress = {};
     load_run(loaded.s, checkpoint, loaded.view());
     EXPECT_EQ(bytes_of(loaded.model.weights), bytes_of(saved.model.weights));

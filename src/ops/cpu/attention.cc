@@ -111,8 +111,9 @@ void backward_head(const HeadBuffers& k, const AttentionInputs& grad, const Tens
     gemm_f32({rows, keys, a.value}, {d_out.data, d_out.ld}, {k.value, a.value, true}, 0.0f, k.d_score, keys);
     for (int64_t r = 0; r < rows; ++r) {
       const float delta = HWY_DYNAMIC_DISPATCH(dot_row)(d_out.data + r * d_out.ld, out.data + r * out.ld, a.value);
-      HWY_DYNAMIC_DISPATCH(backward_row)(k.score + r * keys, k.d_score + r * keys, first_key(in.first_T, row + r), i + r,
-                                         keys, a.scale, lse.f32()[(row + r) * a.heads + h], delta);
+      HWY_DYNAMIC_DISPATCH(backward_row)
+      (k.score + r * keys, k.d_score + r * keys, first_key(in.first_T, row + r), i + r, keys, a.scale,
+       lse.f32()[(row + r) * a.heads + h], delta);
     }
     gemm_f32({keys, a.value, rows}, {k.score, keys, true}, {d_out.data, d_out.ld}, 1.0f, k.d_value, a.value);
     gemm_f32({keys, width, rows}, {k.d_score, keys, true}, {q.data, q.ld}, 1.0f, k.d_key, width);

@@ -13,11 +13,11 @@ struct HeadIndex {
 
 /// S keys, Q queries a block; W = nope + rope.
 struct HeadBuffers {
-  float *key, *value;        // (S, W), (S, value)
-  float *d_key, *d_value;    // the same
-  float *query, *d_query;    // (Q, W)
-  float *out, *d_out;        // (Q, value)
-  float *score, *d_score;    // (Q, S)
+  float *key, *value;      // (S, W), (S, value)
+  float *d_key, *d_value;  // the same
+  float *query, *d_query;  // (Q, W)
+  float *out, *d_out;      // (Q, value)
+  float *score, *d_score;  // (Q, S)
 
   HeadBuffers(Stream& s, int thread, const AttentionShape& a, int64_t queries) {
     const int64_t S = a.tokens, W = a.nope + a.rope;

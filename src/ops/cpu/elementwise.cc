@@ -17,8 +17,7 @@ void convert_row(Y* y, const X* x, int64_t n) {
 
 template <class Y, class A, class B>
 void add_row(Y* y, const A* a, const B* b, int64_t n) {
-  for (int64_t i = 0; i < n; i += lanes())
-    store_n(hn::Add(load_n(a + i, n - i), load_n(b + i, n - i)), y + i, n - i);
+  for (int64_t i = 0; i < n; i += lanes()) store_n(hn::Add(load_n(a + i, n - i), load_n(b + i, n - i)), y + i, n - i);
 }
 
 void convert_any(void* y, DType y_type, const void* x, DType x_type, int64_t n) {

@@ -17,13 +17,20 @@ void one_thread() {
 
 const char* isa_name(dnnl_cpu_isa_t isa) {
   switch (isa) {
-    case dnnl_cpu_isa_sse41: return "SSE4.1";
-    case dnnl_cpu_isa_avx: return "AVX";
-    case dnnl_cpu_isa_avx2: return "AVX2";
-    case dnnl_cpu_isa_avx512_core: return "AVX-512";
-    case dnnl_cpu_isa_avx512_core_vnni: return "AVX-512 VNNI";
-    case dnnl_cpu_isa_avx512_core_bf16: return "AVX-512 BF16";
-    default: return "other";
+    case dnnl_cpu_isa_sse41:
+      return "SSE4.1";
+    case dnnl_cpu_isa_avx:
+      return "AVX";
+    case dnnl_cpu_isa_avx2:
+      return "AVX2";
+    case dnnl_cpu_isa_avx512_core:
+      return "AVX-512";
+    case dnnl_cpu_isa_avx512_core_vnni:
+      return "AVX-512 VNNI";
+    case dnnl_cpu_isa_avx512_core_bf16:
+      return "AVX-512 BF16";
+    default:
+      return "other";
   }
 }
 
@@ -32,9 +39,8 @@ const char* isa_name(dnnl_cpu_isa_t isa) {
 void gemm_f32(const GemmShape& shape, const GemmOperand& a, const GemmOperand& b, float beta, float* c, int64_t ldc) {
   if (shape.m == 0 || shape.n == 0) return;
   one_thread();
-  const dnnl_status_t status =
-      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', shape.m, shape.n, shape.k, 1.0f, a.data, a.ld,
-                 b.data, b.ld, beta, c, ldc);
+  const dnnl_status_t status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', shape.m, shape.n, shape.k,
+                                          1.0f, a.data, a.ld, b.data, b.ld, beta, c, ldc);
   check(status == dnnl_success, "gemm_f32: oneDNN refused the call");
 }
 

@@ -26,7 +26,8 @@ void block_product(Stream& s, int thread, bool trans_a, bool trans_b, Tensor y, 
   float* scratch = na + nb + ny ? s.scratch(thread, static_cast<size_t>(na + nb + ny)) : nullptr;
   const Block fa = as_f32(a, scratch), fb = as_f32(b, scratch + na);
   if (y.dtype == DType::f32) {
-    gemm_f32({y.rows(), y.cols(), k}, {fa.data, fa.ld, trans_a}, {fb.data, fb.ld, trans_b}, out == Out::add ? 1.0f : 0.0f, static_cast<float*>(y.data), y.ld);
+    gemm_f32({y.rows(), y.cols(), k}, {fa.data, fa.ld, trans_a}, {fb.data, fb.ld, trans_b},
+             out == Out::add ? 1.0f : 0.0f, static_cast<float*>(y.data), y.ld);
     return;
   }
   float* fy = scratch + na + nb;
@@ -52,7 +53,8 @@ void for_each_expert_block(Stream& s, const Tensor& offsets, int64_t experts, Fn
   s.pool().run(most, [&](int64_t task, int thread) {
     for (int64_t e = 0; e < experts; ++e) {
       const int64_t rows = offset[e + 1] - offset[e], blocks = (rows + kRowBlock - 1) / kRowBlock;
-      if (task < blocks) return fn(e, offset[e] + task * kRowBlock, std::min(kRowBlock, rows - task * kRowBlock), thread);
+      if (task < blocks)
+        return fn(e, offset[e] + task * kRowBlock, std::min(kRowBlock, rows - task * kRowBlock), thread);
       task -= blocks;
     }
   });

@@ -47,7 +47,8 @@ void product(Stream& s, const Tensor& y, Out out, int64_t depth, Layout layout, 
       const Fp8Tile tb = layout.trans_right ? Fp8Tile{b, cols, n, kFp8Group} : Fp8Tile{b, n, cols, kTileCols};
       left(Operand{ta, row_scale}, k, row);
       right(Operand{tb, column_scale}, k, col);
-      gemm_f32({rows, cols, n}, {ta.data, ta.ld, layout.trans_left}, {tb.data, tb.ld, layout.trans_right}, 0.0f, partial.data, partial.ld);
+      gemm_f32({rows, cols, n}, {ta.data, ta.ld, layout.trans_left}, {tb.data, tb.ld, layout.trans_right}, 0.0f,
+               partial.data, partial.ld);
       fp8_promote(sum, partial, row_scale, column_scale);
     }
     fp8_store(y, row, col, sum, out == Out::add);

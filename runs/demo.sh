@@ -18,7 +18,7 @@ tail -n +$((lines * 9 / 10 + 1)) "$here/data/demo/tang.txt" >"$out/text/tang-hel
 "$sluice" train --config "$here/runs/demo.yaml" --out "$out/run" \
   --data "$out/text/austen.txt" "$out/text/tang.txt" --eval "$out/text/persuasion.txt" "$out/text/tang-heldout.txt"
 
-write() { printf '\n> %s\n' "$1"; "$sluice" generate --model "$out/run" --prompt "$1" --max-tokens 120 --temperature 0.8 --seed 7; }
+write() { printf '\n> %s\n' "$1"; "$sluice" generate --model "$out/run" --prompt "$1" --max-tokens 120 --temperature 0.6 --top-p 0.9 --seed 7; }
 write "Anne could not help thinking that"
 write "春风"
 printf '\nThe model is in %s/run/latest, the curves in %s/run/report.html\n' "$out" "$out"

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <map>
 
 #include "formats/checksums.h"
 #include "model/checkpoint.h"
@@ -75,8 +74,7 @@ void put_text(const fs::path& folder, const std::string& name, const std::string
 }
 
 void put_tokenizer(const fs::path& folder, const RunFiles& files, const HfConfig& c, std::vector<FileSum>& sums) {
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
-    if (fs::exists(files.tokenizer / name)) put_text(folder, name, read_file(files.tokenizer / name), sums);
+  for (const auto& [name, text] : files.tokenizer) put_text(folder, name, text, sums);
   HfGeneration g;
   g.bos_token_id = c.bos_token_id;
   g.eos_token_id = c.eos_token_id;
@@ -151,6 +149,13 @@ void publish(const fs::path& out, const fs::path& name, const RunProgress& progr
 }
 
 }  // namespace
+
+std::map<std::string, std::string> read_tokenizer_files(const fs::path& folder) {
+  std::map<std::string, std::string> files{{"tokenizer.json", read_file(folder / "tokenizer.json")}};
+  const fs::path config = folder / "tokenizer_config.json";
+  if (fs::exists(config)) files[config.filename()] = read_file(config);
+  return files;
+}
 
 void save_run(Stream& s, const fs::path& out, const RunState& state, const RunFiles& files, int64_t keep_last) {
   const fs::path name = checkpoint_name(state.progress.step), temporary = out / (name.string() + ".partial");

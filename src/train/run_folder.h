@@ -5,6 +5,7 @@
 //   OUT/latest, OUT/best links to the newest and the best of them
 // A checkpoint is written under a temporary name and renamed when every file of it is on disk.
 #pragma once
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,9 +38,12 @@ struct RunState {
 
 /// Texts stored beside the weights.
 struct RunFiles {
-  std::string config_yaml;  // trainer/config.yaml
-  fs::path tokenizer;       // folder with tokenizer.json and tokenizer_config.json
+  std::string config_yaml;                       // trainer/config.yaml
+  std::map<std::string, std::string> tokenizer;  // tokenizer.json, tokenizer_config.json: names and contents
 };
+
+/// The tokenizer's files in `folder`, of which the second may be missing. Throws Error.
+std::map<std::string, std::string> read_tokenizer_files(const fs::path& folder);
 
 /// Writes OUT/step-N, points `latest` (and `best`, when progress.best_step is this step) at it and removes checkpoints
 /// beyond the `keep_last` newest and the best. Throws Error naming the file that could not be written; older

@@ -25,6 +25,14 @@ int thread_count(int64_t wanted) {
   return wanted > 0 ? static_cast<int>(wanted) : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+/// Saves the configuration. A tokenizer that was trained here under another one is not this run's.
+void begin_folder(const TrainConfig& c) {
+  const fs::path file = fs::path(c.out) / kRunConfig;
+  const std::string text = format_config(c);
+  if (c.tokenizer.empty() && fs::exists(file) && read_file(file) != text) fs::remove_all(fs::path(c.out) / "tokenizer");
+  write_file(file, text);
+}
+
 double sum(const Tensor& t) {
   double total = 0;
   for (int64_t i = 0; i < t.size(); ++i) total += static_cast<double>(t.f32()[i]);
@@ -48,15 +56,17 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
   std::error_code error;
   fs::create_directories(config_.out, error);
   if (error) fail("out: expected a folder that can be made, found {}: {}", config_.out, error.message());
-  if (!checkpoint) write_file(fs::path(config_.out) / kRunConfig, format_config(config_));
-  tokenizer_folder_ = checkpoint ? *checkpoint : prepare_tokenizer(config_);
-  tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer_folder_));
+  if (!checkpoint) begin_folder(config_);
+  const fs::path tokenizer = checkpoint ? *checkpoint : prepare_tokenizer(config_);
+  tokenizer_files_ = read_tokenizer_files(tokenizer);  // now: the checkpoint may be removed before the next is saved
+  tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));
   corpus_ = load_corpus(config_, *tokenizer_, stream_.threads());
   notes_.insert(notes_.end(), corpus_.notes.begin(), corpus_.notes.end());
   byte_lengths_ = token_byte_lengths(*tokenizer_);
   sampler_ =
       std::make_unique<Sampler>(corpus_.sources, SamplerOptions{config_.seq_len, static_cast<uint64_t>(config_.seed)});
   load_weights(checkpoint.value_or(fs::path()));
+  if (config_.steps > 0) progress_.total_steps = config_.steps;
 }
 
 Trainer::~Trainer() = default;
@@ -159,24 +169,30 @@ double Trainer::probe() {
   return seconds_per_token;
 }
 
+size_t Trainer::checkpoint_bytes() const {
+  const auto bytes = [&](Precision p) {
+    return model_bytes(model_.config, static_cast<int64_t>(model_.weights.mtp.size()), p);
+  };
+  const size_t gradients = bytes(Precision::f32), average = gradients + bytes(model_.precision);
+  return bytes(model_.precision) + (ema_ ? average : 0) - gradients +
+         Optimizer::bytes(model_.config, static_cast<int64_t>(model_.weights.mtp.size()), model_.precision);
+}
+
 TrainPlan Trainer::plan() {
   TrainPlan p;
   const int64_t mtp = static_cast<int64_t>(model_.weights.mtp.size());
   const ModelSize size = model_size(model_.config, mtp);
   seconds_per_token_ = probe();
   const double step_seconds = seconds_per_token_ * static_cast<double>(config_.batch_size * config_.seq_len);
-  const double budget = parse_duration(config_.time);
-  if (config_.steps > 0)
-    progress_.total_steps = config_.steps;
-  else if (progress_.total_steps == 0)
-    progress_.total_steps = std::max<int64_t>(1, static_cast<int64_t>(budget / step_seconds));
+  if (progress_.total_steps == 0)
+    progress_.total_steps = std::max<int64_t>(1, static_cast<int64_t>(parse_duration(config_.time) / step_seconds));
   p.parameters = size.main + size.mtp;
   p.active_parameters = size.active_with_embedding;
   p.weight_bytes = model_bytes(model_.config, mtp, model_.precision);
   p.optimizer_bytes = Optimizer::bytes(model_.config, mtp, model_.precision);
   p.activation_bytes = activation_bytes_;
   p.available_bytes = available_memory();
-  p.checkpoint_bytes = p.weight_bytes + p.optimizer_bytes;
+  p.checkpoint_bytes = checkpoint_bytes();
   p.flops_per_token = training_flops_per_token(model_.config, mtp, config_.seq_len);
   p.tokens_per_second = 1 / seconds_per_token_;
   p.tokens = corpus_.tokens;
@@ -187,6 +203,8 @@ TrainPlan Trainer::plan() {
 
 bool Trainer::run() {
   if (progress_.total_steps == 0) plan();
+  if (const size_t free = fs::space(config_.out).available; free < checkpoint_bytes())
+    fail("out: a checkpoint takes {} bytes, the disk of {} has {}", checkpoint_bytes(), config_.out, free);
   const ModelSize size = model_size(model_.config, static_cast<int64_t>(model_.weights.mtp.size()));
   RunInfo info;
   info.step = progress_.step;
@@ -323,7 +341,7 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
   }
   if (targets == 0 || !saves) return;  // the best of the checkpoints, not of the steps
   const double loss = total / static_cast<double>(targets);
-  if (loss >= progress_.best_loss) return;
+  if (!(loss < progress_.best_loss)) return;
   progress_.best_loss = loss;
   progress_.best_step = progress_.step;
 }
@@ -335,9 +353,19 @@ void Trainer::sample() {
   bar_->note(fmt::format("step {}: {}{}", progress_.step, config_.sample_prompt, text));
 }
 
+void Trainer::check_weights() {
+  TokenRange few = corpus_.sources[0].range;
+  few.end = std::min(few.end, few.begin + config_.seq_len + 1);
+  const EvalResult r = evaluate(stream_, activations_, model_, few, config_.seq_len, 0, byte_lengths_);
+  if (!std::isfinite(r.nats))
+    fail("step {}: the loss after the update is {}: not saved; the checkpoints in {} stand (a lower lr may help)",
+         progress_.step, r.loss(), config_.out);
+}
+
 void Trainer::save() {
+  check_weights();
   metrics_->sync();
-  save_run(stream_, config_.out, state(), {format_config(config_), tokenizer_folder_}, config_.keep_last);
+  save_run(stream_, config_.out, state(), {format_config(config_), tokenizer_files_}, config_.keep_last);
 }
 
 }  // namespace sluice

@@ -59,12 +59,14 @@ class Trainer {
   HfConfig new_model_config(const Tokenizer& tokenizer) const;
   StepLosses forward_backward(const Batch& batch, const StepSchedule& schedule);
   double probe();
+  size_t checkpoint_bytes() const;  // on disk, without the tokenizer
   void train_step(const StepSchedule& schedule);
   void update_biases(float speed);
   void replan();
   void record(const StepSchedule& schedule, const StepLosses& losses, double norm, double seconds);
   void evaluate_all(int64_t max_tokens, bool saves);
   void sample();
+  void check_weights();  // throws Error when they give no finite loss: such a checkpoint would be of no use
   void save();
   std::vector<std::vector<int64_t>> expert_load() const;
   RunState state();
@@ -72,7 +74,7 @@ class Trainer {
   TrainConfig config_;
   TrainHooks hooks_;
   Stream stream_;
-  fs::path tokenizer_folder_;
+  std::map<std::string, std::string> tokenizer_files_;
   std::unique_ptr<Tokenizer> tokenizer_;
   Corpus corpus_;
   std::vector<int32_t> byte_lengths_;

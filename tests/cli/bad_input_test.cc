@@ -20,7 +20,9 @@ class BadInput : public testing::Test {
     write_file(*dir_ / "text.txt", sample_text(20000));
     write_file(*dir_ / "model.json", model_json());
     ASSERT_EQ(sluice({"init", "--config", at("model.json"), "--dtype", "f32", "--out", at("good")}).exit_code, 0);
-    ASSERT_EQ(sluice({"tokenizer", "train", "--data", at("text.txt"), "--vocab-size", "300", "--out", at("good")}).exit_code, 0);
+    ASSERT_EQ(
+        sluice({"tokenizer", "train", "--data", at("text.txt"), "--vocab-size", "300", "--out", at("good")}).exit_code,
+        0);
   }
   static void TearDownTestSuite() {
     delete dir_;
@@ -88,7 +90,8 @@ TEST_F(BadInput, OfTraining) {
       train("bad weight", {"--data", "@text.txt=nan"}, {"text.txt=nan: expected PATTERN or PATTERN=WEIGHT"}),
       train("held out twice", {"--eval", "@text.txt"}, {"text.txt: expected a file in training or in held-out data"}),
       train("unknown key", {"micro_bach=4"}, {"command line: unknown key micro_bach; the nearest is micro_batch"}),
-      train("unknown key in a file", {"--config", "@bad.yaml"}, {"bad.yaml: unknown key micro_bach; the nearest is micro_batch"}),
+      train("unknown key in a file", {"--config", "@bad.yaml"},
+            {"bad.yaml: unknown key micro_bach; the nearest is micro_batch"}),
       train("key twice", {"--config", "@twice.yaml"}, {"twice.yaml: lr: found twice"}),
       train("type", {"--config", "@type.yaml"}, {"type.yaml: lr: expected a number, found a list or map"}),
       train("YAML", {"--config", "@broken.yaml"}, {"broken.yaml:3: end of sequence flow not found"}),
@@ -108,8 +111,10 @@ TEST_F(BadInput, OfTraining) {
       train("duration", {"time=soon"}, {"time: expected a duration such as 90s"}),
       train("long duration", {"time=1e300d"}, {"time: expected a duration"}),
       train("precision", {"precision=f16"}, {"precision: expected f32, bf16 or fp8, found f16"}),
-      train("micro-batch beyond memory", {"batch_size=10000000", "micro_batch=10000000"}, {"memory: the run needs", "the machine has"}),
-      train("micro-batch beyond all", {"batch_size=100000000", "micro_batch=100000000"}, {"micro_batch: expected micro_batch x seq_len below 2^28"}),
+      train("micro-batch beyond memory", {"batch_size=10000000", "micro_batch=10000000"},
+            {"memory: the run needs", "the machine has"}),
+      train("micro-batch beyond all", {"batch_size=100000000", "micro_batch=100000000"},
+            {"micro_batch: expected micro_batch x seq_len below 2^28"}),
       train("batch beyond memory", {"batch_size=2000000000", "micro_batch=1"}, {"memory: the run needs"}),
       train("sizes that overflow", {"seq_len=9000000000000000000"}, {"seq_len: expected an integer from 1"}),
       train("long sequence", {"seq_len=10000000"}, {"text.txt: expected at least 10000001 tokens"}),
@@ -137,8 +142,10 @@ TEST_F(BadInput, OfCheckpoints) {
   break_copy("name", [&](auto& f) { replace_in(weights(f), "\"model.norm.weight\"", "\"model.norm.wxight\""); });
   break_copy("mtp", [&](auto& f) { replace_in(weights(f), "layers.2.enorm", "layers.9.enorm"); });
   break_copy("config", [&](auto& f) { replace_in(f / "config.json", R"("hidden_size": 16)", R"("hidden_size": 32)"); });
-  break_copy("huge", [&](auto& f) { replace_in(f / "config.json", R"("hidden_size": 16)", R"("hidden_size": 99999999)"); });
-  break_copy("vocabulary", [&](auto& f) { replace_in(f / "config.json", R"("vocab_size": 300)", R"("vocab_size": 200)"); });
+  break_copy("huge",
+             [&](auto& f) { replace_in(f / "config.json", R"("hidden_size": 16)", R"("hidden_size": 99999999)"); });
+  break_copy("vocabulary",
+             [&](auto& f) { replace_in(f / "config.json", R"("vocab_size": 300)", R"("vocab_size": 200)"); });
   break_copy("no-config", [&](auto& f) { fs::remove(f / "config.json"); });
   break_copy("folder", [&](auto& f) { fs::remove(weights(f)), fs::create_directory(weights(f)); });
   break_copy("tokenizer", [&](auto& f) { write_file(f / "tokenizer.json", "{"); });
@@ -159,7 +166,9 @@ TEST_F(BadInput, OfCheckpoints) {
   };
   for (const auto& [name, parts] : cases) {
     fs::remove_all(at("out"));
-    run({name, {"train", "--data", "@text.txt", "--init-from", at(name), "--threads", "1", "--out", "@out", "steps=2"}, parts});
+    run({name,
+         {"train", "--data", "@text.txt", "--init-from", at(name), "--threads", "1", "--out", "@out", "steps=2"},
+         parts});
   }
 }
 
@@ -175,18 +184,36 @@ TEST_F(BadInput, OfOtherCommands) {
       {"inspect duplicate", {"inspect", "@twice.json"}, {"twice.json: duplicate key \"model_type\""}},
       {"inspect deep", {"inspect", "@deep.json"}, {"deep.json: JSON is nested deeper than 64"}},
       {"init without shape", {"init", "--out", "@new"}, {"--config is required"}},
-      {"init dtype", {"init", "--config", "@model.json", "--out", "@new", "--dtype", "int8"}, {"expected f32, bf16 or fp8, found int8"}},
-      {"init full", {"init", "--config", "@model.json", "--out", "@good"}, {"good: expected a folder that does not exist or is empty"}},
+      {"init dtype",
+       {"init", "--config", "@model.json", "--out", "@new", "--dtype", "int8"},
+       {"expected f32, bf16 or fp8, found int8"}},
+      {"init full",
+       {"init", "--config", "@model.json", "--out", "@good"},
+       {"good: expected a folder that does not exist or is empty"}},
       {"init file", {"init", "--config", "@model.json", "--out", "@text.txt"}, {"text.txt: expected a folder"}},
-      {"init under a file", {"init", "--config", "@model.json", "--out", "@text.txt/new"}, {"text.txt/new: ", "Not a directory"}},
-      {"init threads", {"init", "--config", "@model.json", "--out", "@new", "--threads", "-1"}, {"--threads: Value -1 not in range"}},
-      {"score id", {"score", "--model", "@good", "--ids", "1,300"}, {"token ids: expected 0 to 299 (vocab_size), found 300"}},
+      {"init under a file",
+       {"init", "--config", "@model.json", "--out", "@text.txt/new"},
+       {"text.txt/new: ", "Not a directory"}},
+      {"init threads",
+       {"init", "--config", "@model.json", "--out", "@new", "--threads", "-1"},
+       {"--threads: Value -1 not in range"}},
+      {"score id",
+       {"score", "--model", "@good", "--ids", "1,300"},
+       {"token ids: expected 0 to 299 (vocab_size), found 300"}},
       {"score nothing", {"score", "--model", "@good"}, {"expected --text, --file or --ids"}},
-      {"generate nowhere", {"generate", "--model", "@nowhere", "--prompt", "x"}, {"nowhere: expected a checkpoint folder"}},
-      {"pack nothing", {"data", "pack", "--data", "@nowhere", "--model", "@good", "--out", "@pack"}, {"nowhere: expected data files"}},
-      {"pack rate", {"data", "pack", "--data", "@text.txt", "--model", "@good", "--out", "@pack", "--fim-rate", "nan"}, {"FIM rate: expected a number between 0 and 1, found nan"}},
+      {"generate nowhere",
+       {"generate", "--model", "@nowhere", "--prompt", "x"},
+       {"nowhere: expected a checkpoint folder"}},
+      {"pack nothing",
+       {"data", "pack", "--data", "@nowhere", "--model", "@good", "--out", "@pack"},
+       {"nowhere: expected data files"}},
+      {"pack rate",
+       {"data", "pack", "--data", "@text.txt", "--model", "@good", "--out", "@pack", "--fim-rate", "nan"},
+       {"FIM rate: expected a number between 0 and 1, found nan"}},
       {"no pack", {"data", "info", "@good"}, {"good: expected packed data"}},
-      {"small vocabulary", {"tokenizer", "train", "--data", "@text.txt", "--vocab-size", "3", "--out", "@tok"}, {"vocabulary size: expected 275 to"}},
+      {"small vocabulary",
+       {"tokenizer", "train", "--data", "@text.txt", "--vocab-size", "3", "--out", "@tok"},
+       {"vocabulary size: expected 275 to"}},
   };
   for (const Wrong& w : cases) run(w);
 }

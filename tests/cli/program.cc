@@ -13,7 +13,8 @@ namespace {
 
 /// In the child: nothing but system calls.
 [[noreturn]] void become(std::vector<char*>& argv, const char* out, const char* err, rlim_t file_bytes) {
-  const int out_fd = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0644), err_fd = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  const int out_fd = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0644),
+            err_fd = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0644);
   const int in_fd = open("/dev/null", O_RDONLY);
   dup2(in_fd, 0), dup2(out_fd, 1), dup2(err_fd, 2);
   if (file_bytes != RLIM_INFINITY) {
@@ -73,7 +74,8 @@ std::string expect_user_error(const Outcome& o, const Words& parts) {
   EXPECT_EQ(o.exit_code, 2) << o.err;
   EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
   EXPECT_TRUE(o.err.starts_with("sluice: ")) << o.err;
-  for (const std::string& part : parts) EXPECT_NE(o.err.find(part), std::string::npos) << part << " is not in " << o.err;
+  for (const std::string& part : parts)
+    EXPECT_NE(o.err.find(part), std::string::npos) << part << " is not in " << o.err;
   return o.err;
 }
 
@@ -85,8 +87,8 @@ Words lines_of(const std::string& text) {
 }
 
 std::string sample_text(size_t bytes, unsigned seed) {
-  static const Words kWords{"the",  "river", "runs",  "to",   "sea",    "and",   "cold", "winter",
-                            "sun",  "she",   "said",  "no",   "never",  "maybe", "old",  "stone",
+  static const Words kWords{"the",  "river", "runs",   "to",    "sea",     "and",   "cold", "winter",
+                            "sun",  "she",   "said",   "no",    "never",   "maybe", "old",  "stone",
                             "boat", "wait",  "bridge", "light", "morning", "it",    "was",  "anne"};
   std::string out;
   while (out.size() < bytes) {

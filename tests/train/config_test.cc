@@ -35,8 +35,9 @@ TEST(TrainConfig, WritesYaml) {
   c.lr = 1e-3;
   c.recompute = true;
   const std::string text = format_config(c);
-  for (const char* line : {"data: [\"a b.txt\", \"quote\\\".txt\", \"back\\\\slash\"]\n", "sample_prompt: \"two\\nlines\"\n",
-                           "lr: 0.001\n", "recompute: true\n", "steps: 100\n", "tokenizer: \"\"\n"})
+  for (const char* line :
+       {"data: [\"a b.txt\", \"quote\\\".txt\", \"back\\\\slash\"]\n", "sample_prompt: \"two\\nlines\"\n",
+        "lr: 0.001\n", "recompute: true\n", "steps: 100\n", "tokenizer: \"\"\n"})
     EXPECT_NE(text.find(line), std::string::npos) << line << text;
 }
 
@@ -56,10 +57,12 @@ TEST(TrainConfig, ChecksEveryRange) {
       {[](auto& c) { c.seq_len = 0; }, "seq_len: expected an integer from 1, found 0"},
       {[](auto& c) { c.seq_len = INT64_MAX; }, "seq_len: expected"},
       {[](auto& c) { c.batch_size = INT64_MIN; }, "batch_size: expected"},
-      {[](auto& c) { c.batch_size = c.micro_batch = INT32_MAX; }, "micro_batch: expected micro_batch x seq_len below 2^28"},
+      {[](auto& c) { c.batch_size = c.micro_batch = INT32_MAX; },
+       "micro_batch: expected micro_batch x seq_len below 2^28"},
       {[](auto& c) { c.vocab_size = 0; }, "vocab_size: expected"},
       {[](auto& c) { c.threads = 5000; }, "threads: expected an integer up to 1024, found 5000"},
-      {[](auto& c) { c.mtp_modules = c.seq_len = 8; }, "mtp_modules: expected an integer from 0, below seq_len, found 8"},
+      {[](auto& c) { c.mtp_modules = c.seq_len = 8; },
+       "mtp_modules: expected an integer from 0, below seq_len, found 8"},
       {[](auto& c) { c.mtp_modules = 65; }, "mtp_modules: expected an integer up to 64"},
       {[](auto& c) { c.batch_start = 17; }, "batch_start: expected at most batch_size, found 17"},
       {[&](auto& c) { c.lr = nan; }, "lr: expected a number above 0, found nan"},
@@ -112,9 +115,9 @@ TEST(ScheduleAt, FollowsTheRecipe) {
   c.mtp_weight = 0.3, c.mtp_weight_late = 0.1, c.mtp_switch = 0.6;
   c.bias_speed = 0.001, c.bias_stop = 0.9;
   c.batch_size = 16, c.batch_start = 4, c.batch_ramp = 0.5;
-  EXPECT_FLOAT_EQ(schedule_at(c, 1, 0).lr, 0.1f);    // warm-up
+  EXPECT_FLOAT_EQ(schedule_at(c, 1, 0).lr, 0.1f);  // warm-up
   EXPECT_FLOAT_EQ(schedule_at(c, 10, 0.1).lr, 1);
-  EXPECT_FLOAT_EQ(schedule_at(c, 50, 0.5).lr, 1);    // constant
+  EXPECT_FLOAT_EQ(schedule_at(c, 50, 0.5).lr, 1);       // constant
   EXPECT_FLOAT_EQ(schedule_at(c, 75, 0.75).lr, 0.55f);  // half-way down the cosine
   EXPECT_FLOAT_EQ(schedule_at(c, 100, 1).lr, 0.1f);
   EXPECT_FLOAT_EQ(schedule_at(c, 59, 0.59).mtp_weight, 0.3f);

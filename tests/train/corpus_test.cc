@@ -70,7 +70,8 @@ TEST_F(CorpusTest, TakesWeightsAndNamedTexts) {
 
 TEST_F(CorpusTest, RefusesToHoldOutWhatItTrainsOn) {
   config_.eval = {(dir_ / "." / "b.txt").string()};
-  expect_contains(error_of([&] { load(); }), "b.txt: expected a file in training or in held-out data, found it in both");
+  expect_contains(error_of([&] { load(); }),
+                  "b.txt: expected a file in training or in held-out data, found it in both");
 }
 
 TEST_F(CorpusTest, OpensPackedFolders) {

@@ -1,10 +1,13 @@
 #include "train/run_folder.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "../base/temp_dir.h"
+#include "formats/checksums.h"
 #include "model/checkpoint.h"
 #include "train/config.h"
 
@@ -13,9 +16,11 @@ namespace {
 
 /// A small model with its optimiser, as in the middle of a run.
 struct State {
-  explicit State(Precision precision = Precision::f32) : State(make(precision)) {}
-  explicit State(Model m) : model(std::move(m)), optimizer(s, model, {}) {
-    ema.emplace(allocate_f32_like(model));
+  explicit State(Precision precision = Precision::f32) : State(make(precision)) { train(); }
+  /// As loaded: the optimiser has done nothing.
+  explicit State(Model m) : model(std::move(m)), optimizer(s, model, {}), ema(allocate_f32_like(model)) {}
+
+  void train() {
     fill_model(s, *ema, random_rows(model.config, 3));
     Model noise = allocate_f32_like(model);
     fill_model(s, noise, random_rows(model.config, 4));
@@ -40,7 +45,7 @@ struct State {
   RunState view() { return {model, optimizer, ema ? &ema->weights : nullptr, progress}; }
   void save(const fs::path& out, int64_t step, int64_t keep_last = 100) {
     progress.step = step;
-    save_run(s, out, view(), {"steps: 9\n", out / "tokenizer"}, keep_last);
+    save_run(s, out, view(), {"steps: 9\n", {{"tokenizer.json", "{}"}, {"tokenizer_config.json", "{}"}}}, keep_last);
   }
 
   Stream s{1};
@@ -50,11 +55,12 @@ struct State {
   RunProgress progress;
 };
 
-/// Every float32 or bf16 number of a tree.
-std::string bytes_of(ModelWeights& w) {
-  std::string all;
-  for (const Param& p : parameters(w)) all.append(static_cast<const char*>(p.matrix->data), p.matrix->tensor().bytes());
-  return all;
+/// Changes with every bit of a tree.
+uint32_t checksum(ModelWeights& w) {
+  uint32_t crc = 0;
+  for (const Param& p : parameters(w))
+    crc = crc32_update(crc, {static_cast<const std::byte*>(p.matrix->data), p.matrix->tensor().bytes()});
+  return crc;
 }
 
 std::vector<std::string> names_in(const fs::path& folder) {
@@ -66,11 +72,6 @@ std::vector<std::string> names_in(const fs::path& folder) {
 
 class RunFolder : public testing::Test {
  protected:
-  RunFolder() {
-    fs::create_directory(out_ / "tokenizer");
-    write_file(out_ / "tokenizer/tokenizer.json", "{}");
-    write_file(out_ / "tokenizer/tokenizer_config.json", "{}");
-  }
   TempDir out_;
   std::vector<std::string> problems_;
 };
@@ -89,11 +90,11 @@ TEST_F(RunFolder, GivesBackEveryBit) {
     State loaded(load_model(s, checkpoint, precision));
     loaded.progress = {};
     load_run(loaded.s, checkpoint, loaded.view());
-    EXPECT_EQ(bytes_of(loaded.model.weights), bytes_of(saved.model.weights));
-    EXPECT_EQ(bytes_of(loaded.optimizer.master()), bytes_of(saved.optimizer.master()));
-    EXPECT_EQ(bytes_of(loaded.optimizer.first_moment()), bytes_of(saved.optimizer.first_moment()));
-    EXPECT_EQ(bytes_of(loaded.optimizer.second_moment()), bytes_of(saved.optimizer.second_moment()));
-    EXPECT_EQ(bytes_of(loaded.ema->weights), bytes_of(saved.ema->weights));
+    EXPECT_EQ(checksum(loaded.model.weights), checksum(saved.model.weights));
+    EXPECT_EQ(checksum(loaded.optimizer.master()), checksum(saved.optimizer.master()));
+    EXPECT_EQ(checksum(loaded.optimizer.first_moment()), checksum(saved.optimizer.first_moment()));
+    EXPECT_EQ(checksum(loaded.optimizer.second_moment()), checksum(saved.optimizer.second_moment()));
+    EXPECT_EQ(checksum(loaded.ema->weights), checksum(saved.ema->weights));
     EXPECT_EQ(loaded.optimizer.steps(), step);
     EXPECT_EQ(loaded.progress.step, step);
     EXPECT_EQ(loaded.progress.total_steps, 9);
@@ -121,13 +122,13 @@ TEST_F(RunFolder, KeepsTheNewestAndTheBest) {
     if (step == 2) state.progress.best_step = 2;
     state.save(out_.path(), step, 2);
   }
-  EXPECT_EQ(names_in(out_.path()), (std::vector<std::string>{"best", "latest", "step-00000002", "step-00000005",
-                                                             "step-00000006", "tokenizer"}));
+  EXPECT_EQ(names_in(out_.path()),
+            (std::vector<std::string>{"best", "latest", "step-00000002", "step-00000005", "step-00000006"}));
   EXPECT_EQ(fs::read_symlink(out_ / "latest"), "step-00000006");
   EXPECT_EQ(fs::read_symlink(out_ / "best"), "step-00000002");
   state.progress.best_step = 7;
   state.save(out_.path(), 7, 0);  // the newest stays in any case
-  EXPECT_EQ(names_in(out_.path()), (std::vector<std::string>{"best", "latest", "step-00000007", "tokenizer"}));
+  EXPECT_EQ(names_in(out_.path()), (std::vector<std::string>{"best", "latest", "step-00000007"}));
 }
 
 TEST_F(RunFolder, PassesOverDamagedCheckpoints) {
@@ -171,11 +172,14 @@ TEST_F(RunFolder, LeavesAGoodCheckpointOfTheSameStepAlone) {
 TEST_F(RunFolder, AFailedSaveLeavesTheOthers) {
   State state;
   state.save(out_.path(), 1);
-  fs::remove(out_ / "tokenizer/tokenizer.json");
-  fs::create_directory(out_ / "tokenizer/tokenizer.json");  // cannot be read
-  EXPECT_NE(error_of([&] { state.save(out_.path(), 2); }).find("tokenizer.json: expected a regular file"),
-            std::string::npos);
-  EXPECT_EQ(names_in(out_.path()), (std::vector<std::string>{"latest", "step-00000001", "tokenizer"}));
+  const rlimit none{RLIM_INFINITY, RLIM_INFINITY}, small{1000, RLIM_INFINITY};
+  std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string error = error_of([&] { state.save(out_.path(), 2); });
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  EXPECT_NE(error.find("step-00000002.partial/model.safetensors: cannot write: File too large"), std::string::npos)
+      << error;
+  EXPECT_EQ(names_in(out_.path()), (std::vector<std::string>{"latest", "step-00000001"}));
   EXPECT_EQ(find_good_checkpoint(out_.path(), problems_), out_ / "step-00000001");
 }
 
@@ -184,8 +188,9 @@ TEST_F(RunFolder, NamesWhatTheStateLacks) {
   saved.ema.reset();
   saved.save(out_.path(), 1);
   State loaded;
-  EXPECT_NE(error_of([&] { load_run(loaded.s, out_ / "step-00000001", loaded.view()); })
-                .find("state.safetensors: expected a tensor \"ema.model.embed_tokens.weight\", found none"),
+  EXPECT_NE(error_of([&] {
+              load_run(loaded.s, out_ / "step-00000001", loaded.view());
+            }).find("state.safetensors: expected a tensor \"ema.model.embed_tokens.weight\", found none"),
             std::string::npos);
 }
 

@@ -137,9 +137,9 @@ TEST_P(Resume, IsTheSameRun) {
   EXPECT_EQ(numbers(parts), numbers(whole));
   ASSERT_EQ(parts.evals.size(), whole.evals.size());
   for (size_t i = 0; i < parts.evals.size(); ++i) EXPECT_EQ(parts.evals[i].loss, whole.evals[i].loss);
-  EXPECT_EQ(file("parts", "model.safetensors"), file("whole", "model.safetensors"));
-  EXPECT_EQ(file("parts", "ema/model.safetensors"), file("whole", "ema/model.safetensors"));
-  EXPECT_NE(file("whole", "ema/model.safetensors"), file("whole", "model.safetensors"));
+  EXPECT_TRUE(file("parts", "model.safetensors") == file("whole", "model.safetensors"));
+  EXPECT_TRUE(file("parts", "ema/model.safetensors") == file("whole", "ema/model.safetensors"));
+  EXPECT_FALSE(file("whole", "ema/model.safetensors") == file("whole", "model.safetensors"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, Resume, testing::Values("f32", "bf16", "fp8"));
@@ -162,7 +162,7 @@ TEST_F(TrainerTest, ThreadsDoNotChangeTheNumbers) {
     one.eval_every = two.eval_every = 5;
     two.threads = 2;
     EXPECT_EQ(numbers(run(one)), numbers(run(two))) << precision;
-    EXPECT_EQ(file(one.out, "model.safetensors"), file(two.out, "model.safetensors")) << precision;
+    EXPECT_TRUE(file(one.out, "model.safetensors") == file(two.out, "model.safetensors")) << precision;
   }
 }
 
@@ -189,7 +189,7 @@ TEST_F(TrainerTest, RecomputationChangesNothing) {
   const Log kept = run(config("kept"));
   c.recompute = true;
   EXPECT_EQ(numbers(kept), numbers(run(c)));
-  EXPECT_EQ(file("kept", "model.safetensors"), file("recompute", "model.safetensors"));
+  EXPECT_TRUE(file("kept", "model.safetensors") == file("recompute", "model.safetensors"));
 }
 
 TEST_F(TrainerTest, TheBatchGrows) {
@@ -246,15 +246,13 @@ TEST_F(TrainerTest, KeepsTheLastAndTheBest) {
   c.steps = 12;
   c.save_every = 2;
   c.eval_every = 1;  // also at steps that are not saved
-  c.lr = 1;          // falls, then diverges
-  c.lr_min = 1;
-  c.warmup_steps = 30;
+  c.eval = {dir_.write("foreign.txt", std::string(300, '#') + std::string(300, '~'))};  // gets worse
   const Log log = run(c);
   int64_t best = -1;
   double least = std::numeric_limits<double>::infinity();
   for (const EvalMetrics& e : log.evals)
     if (e.step % 2 == 0 && e.loss < least) least = e.loss, best = e.step;
-  ASSERT_LT(best, 9) << "the run must get worse again for this test";
+  ASSERT_LT(best, 9) << "the held-out loss must rise in this test";
   EXPECT_EQ(fs::read_symlink(dir_ / "run/best"), fmt::format("step-{:08}", best));
   EXPECT_EQ(fs::read_symlink(dir_ / "run/latest"), "step-00000012");
   std::vector<std::string> kept;
@@ -269,7 +267,8 @@ TEST_F(TrainerTest, TakesPackedShards) {
   text.eval_fraction = 0;
   const Log log = run(text);
   const Tokenizer tokenizer = Tokenizer::load(dir_ / "text/tokenizer");
-  pack_to_folder({{dir_ / "text.txt"}, {dir_.write("held-out.txt", sample_text(3000, 5))}}, tokenizer, {}, dir_ / "packed");
+  pack_to_folder({{dir_ / "text.txt"}, {dir_.write("held-out.txt", sample_text(3000, 5))}}, tokenizer, {},
+                 dir_ / "packed");
   TrainConfig packed = config("packed-run");
   packed.data = {dir_ / "packed"};
   packed.eval = {dir_ / "packed"};
@@ -282,8 +281,9 @@ TEST_F(TrainerTest, TakesPackedShards) {
 TEST_F(TrainerTest, LearnsFromTheAnswersOfChatsOnly) {
   std::string lines;
   for (int i = 0; i < 40; ++i)
-    lines += R"({"messages": [{"role": "user", "content": "one two three four"}, {"role": "assistant", "content": "yes, sea"}]})"
-             "\n";
+    lines +=
+        R"({"messages": [{"role": "user", "content": "one two three four"}, {"role": "assistant", "content": "yes, sea"}]})"
+        "\n";
   TrainConfig c = config("run");
   c.data = {dir_.write("chats.jsonl", lines)};
   const Log log = run(c);
@@ -320,12 +320,23 @@ TEST_F(TrainerTest, PlansBeforeItTrains) {
   EXPECT_EQ(plan.steps, 10);
   EXPECT_GT(plan.tokens_per_second, 0);
   EXPECT_NEAR(plan.seconds, 10 * 8 * 16 / plan.tokens_per_second, 1e-9);
-  EXPECT_EQ(plan.weight_bytes, static_cast<size_t>(plan.parameters) * 4 / 64 * 64);
+  EXPECT_NEAR(static_cast<double>(plan.weight_bytes), static_cast<double>(plan.parameters * 4), 1000);  // alignment
   EXPECT_GT(plan.checkpoint_bytes, 2 * plan.weight_bytes);
   EXPECT_FALSE(has_checkpoints(c.out));
   // Measuring the speed has not touched the run.
   EXPECT_TRUE(trainer.run());
   EXPECT_EQ(numbers(read_log(c.out)), numbers(run(config("other"))));
+}
+
+TEST_F(TrainerTest, ATokenizerOfAnotherConfigurationIsMadeAnew) {
+  TrainConfig c = config("run");
+  Trainer(c, false, {}).plan();  // as --dry-run
+  const auto written = fs::last_write_time(dir_ / "run/tokenizer/tokenizer.json");
+  Trainer(c, false, {}).plan();
+  EXPECT_EQ(fs::last_write_time(dir_ / "run/tokenizer/tokenizer.json"), written);
+  c.vocab_size = 320;
+  run(c);
+  EXPECT_EQ(Tokenizer::load(dir_ / "run/tokenizer").vocab_size(), 320);
 }
 
 TEST_F(TrainerTest, KeepsToItsTime) {
@@ -342,7 +353,10 @@ TEST_F(TrainerTest, ALongerRunCanFollow) {
   TrainConfig c = config("run");
   run(c);
   c.steps = 15;
+  c.save_every = 1;  // the checkpoint it resumed from is removed on the way
+  c.keep_last = 1;
   EXPECT_EQ(run(c, {}, true).steps.size(), 15u);
+  EXPECT_EQ(Tokenizer::load(dir_ / "run/latest").vocab_size(), 300);
 }
 
 TEST_F(TrainerTest, RefusesWhatDoesNotFitTogether) {

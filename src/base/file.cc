@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@ namespace {
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not hang us
   if (fd < 0) fail_errno("open", path);
   struct stat st {};
   if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
@@ -55,6 +56,9 @@ std::string read_file(const fs::path& path) {
 }
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(path), temporary_(path.string() + ".tmp") {
+  std::error_code none;
+  if (fs::exists(path, none) && !fs::is_regular_file(path, none))
+    fail("{}: expected a regular file or nothing under this name", path.string());
   fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_errno("create", temporary_);
 }
@@ -91,6 +95,15 @@ void write_file(const fs::path& path, std::string_view text) {
   file.write(text);
   file.commit();
 }
+
+FolderLock::FolderLock(const fs::path& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0) fail_errno("open", folder);
+  if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  close(fd_);
+  fail("{}: another sluice is at work in this folder", folder.string());
+}
+
+FolderLock::~FolderLock() { close(fd_); }
 
 void sync_directory(const fs::path& directory) {
   const fs::path d = directory.empty() ? fs::path(".") : directory;

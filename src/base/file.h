@@ -32,7 +32,8 @@ std::string read_file(const fs::path& path);
 
 /// A new file that appears under `path` only when commit() returns: bytes go to a temporary file beside it, commit()
 /// does write, fsync(file), rename, fsync(directory). Destroyed without commit(), it leaves nothing. Every failure
-/// (full disk too) throws Error naming the file; what was under `path` before is then untouched.
+/// (full disk too) throws Error naming the file; before the rename, what was under `path` is then untouched. Devices,
+/// pipes and folders under that name are refused.
 class AtomicFile {
  public:
   explicit AtomicFile(const fs::path& path);
@@ -50,6 +51,19 @@ class AtomicFile {
 
 /// AtomicFile in one call.
 void write_file(const fs::path& path, std::string_view text);
+
+/// Keeps other processes that ask for the same lock out of a folder, until destroyed or the process ends.
+class FolderLock {
+ public:
+  /// Throws Error naming the folder when another process (or object) holds it.
+  explicit FolderLock(const fs::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
 
 /// fsync of a directory, so that renames in it survive a power cut.
 void sync_directory(const fs::path& directory);

@@ -1,5 +1,6 @@
 #include "base/thread_pool.h"
 
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -29,10 +30,18 @@ void wait_while_equal(const std::atomic<T>& value, T old) {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { loop(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { loop(i); });
+  } catch (const std::system_error&) {
+    const size_t started = workers_.size() + 1;
+    end_workers();
+    fail("threads: the system allows {} of the {} asked for", started, threads);
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end_workers(); }
+
+void ThreadPool::end_workers() {
   stop_ = true;
   ++generation_;
   generation_.notify_all();

@@ -12,7 +12,7 @@ namespace sluice {
 
 class ThreadPool {
  public:
-  /// `threads` >= 1 counts the caller, which works too.
+  /// `threads` >= 1 counts the caller, which works too. Throws Error when the system refuses a thread.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -37,6 +37,7 @@ class ThreadPool {
   /// Takes the tasks that nobody has claimed off the list; returns how many. For a task that has failed.
   uint32_t skip_rest();
   void loop(int thread);
+  void end_workers();
 
   std::vector<std::thread> workers_;
   // What run() is about. Written while state_ is closed; read only after a task has been claimed, and run() does not

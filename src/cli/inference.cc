@@ -26,6 +26,18 @@ double rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<d
 /// Speed of writing: the first token belongs to the prompt's time.
 double writing_rate(const GenerateResult& r) { return rate(std::max<int64_t>(r.tokens - 1, 0), r.seconds); }
 
+/// A finite number from `low` to `high` (CLI::Range lets NaN through).
+CLI::Validator number(double low, double high) {
+  return CLI::Validator(
+      [low, high](const std::string& text) {
+        char* end = nullptr;
+        const double value = std::strtod(text.c_str(), &end);
+        const bool ok = end != text.c_str() && *end == '\0' && value >= low && value <= high;
+        return ok ? std::string() : fmt::format("expected a number from {} to {}, found {}", low, high, text);
+      },
+      "NUMBER");
+}
+
 }  // namespace
 
 void add_inference_options(CLI::App& command, InferenceOptions& options) {
@@ -59,6 +71,8 @@ Inference open_inference(const InferenceOptions& options) {
   i.stream = std::make_unique<Stream>(options.threads ? options.threads : cores);
   if (fs::exists(i.folder / "tokenizer.json")) i.tokenizer.emplace(Tokenizer::load(i.folder));
   i.model = std::make_unique<Model>(load_model(*i.stream, i.folder, file_precision(SafetensorsFolder(i.folder))));
+  if (load_config(i.folder).num_nextn_predict_layers > i.model->config.num_nextn_predict_layers)
+    fmt::print(stderr, "{}: announces an MTP module that its files do not hold: loaded without\n", i.folder.string());
   i.engine = std::make_unique<Engine>(*i.stream, *i.model, EngineOptions{options.context, 0});
   return i;
 }
@@ -69,11 +83,11 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   command
       .add_option("--temperature", options.temperature,
                   "0: always the most probable token (default: generation_config.json's, else 0.8)")
-      ->check(CLI::Range(0.0f, 100.0f));
+      ->check(number(0, 100));
   command
       .add_option("--top-p", options.top_p,
                   "draw from the most probable tokens that hold this share (default: the same, else 0.95)")
-      ->check(CLI::Range(1e-6f, 1.0f));
+      ->check(number(1e-6, 1));
   command.add_option("--top-k", options.top_k, "draw from the k most probable tokens; 0: no limit")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();

@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   sluice::add_bench_command(app);
   try {
     app.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout)) sluice::fail("standard output: cannot write");
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
     const bool unknown = argc > 1 && app.get_subcommands().empty() && e.get_name() == "RequiredError";

@@ -96,6 +96,7 @@ void read_yaml(TrainConfig& c, const fs::path& file) {
   std::set<std::string> keys;
   for (const auto& item : root) {
     if (!item.first.IsScalar()) fail("{}: expected plain keys", file.string());
+    if (item.second.IsNull()) continue;  // "key:" says nothing
     if (!keys.insert(item.first.Scalar()).second) fail("{}: {}: found twice", file.string(), item.first.Scalar());
     set_key(c, item.first.Scalar(), item.second, file.string());
   }
@@ -112,7 +113,9 @@ void move_pairs(TrainOptions& o) {
       bool known = false;
       const std::string name = text.substr(0, text.find('='));
       o.config.visit([&](const std::string& field, auto&) { known |= field == name && name != text; });
-      return known && !fs::exists(name) && !fs::exists(text);
+      const std::string value = known ? text.substr(name.size() + 1) : "";
+      const bool is_weight = !value.empty() && value.find_first_not_of("0123456789.e+-") == std::string::npos;
+      return known && !(is_weight && fs::exists(name)) && !fs::exists(text);
     };
     std::copy_if(list.begin(), list.end(), std::back_inserter(o.pairs), is_pair);
     std::erase_if(list, is_pair);
@@ -123,6 +126,7 @@ void move_pairs(TrainOptions& o) {
 void resolve(TrainOptions& o) {
   move_pairs(o);
   if (!o.resume.empty()) {
+    if (o.given.contains("out")) fail("--resume: expected no --out, the run goes on in its own folder");
     std::vector<std::string> problems;
     const std::optional<fs::path> checkpoint = find_good_checkpoint(o.resume, problems);
     const fs::path begun = fs::path(o.resume) / kRunConfig;
@@ -148,6 +152,27 @@ void resolve(TrainOptions& o) {
     set_key(o.config, pair.substr(0, at), scalar(pair.substr(at + 1)), "command line");
   }
 }
+
+/// A folder that goes away with the object; none unless `wanted`.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(bool wanted) {
+    if (!wanted) return;
+    std::string name = (fs::temp_directory_path() / "sluice-XXXXXX").string();
+    if (!mkdtemp(name.data())) fail("{}: cannot make a temporary folder", name);
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
 
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); }
 
@@ -179,8 +204,11 @@ void run_train(TrainOptions& o) {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   if (o.from_start) fmt::print(stderr, "{}: no checkpoint yet, beginning again\n", o.resume);
+  const std::string resolved = format_config(o.config);
+  const TemporaryFolder scratch(o.dry_run && o.resume.empty());  // a dry run leaves nothing behind
+  if (!scratch.path().empty()) o.config.out = scratch.path().string();
   Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {[] { return stop_signals > 0; }, write_sample});
-  if (!o.json) fmt::print(stderr, "{}", format_config(o.config));
+  if (!o.json) fmt::print(stderr, "{}", resolved);
   for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
   print_plan(trainer.plan(), o.json);
   if (o.dry_run) return;

@@ -106,8 +106,10 @@ std::string parse_model_type(const Fields& f) {
 
 /// What would change the model's function and is not supported.
 void reject_unsupported(const Fields& f) {
-  for (const char* key : {"attention_bias", "mlp_bias"})
+  for (const char* key : {"attention_bias", "mlp_bias", "tie_word_embeddings"})
     if (f.boolean(key, false)) fail("{}: {}: expected false, found true (not supported)", f.where(), key);
+  if (!f.boolean("rope_interleave", true))
+    fail("{}: rope_interleave: expected true, found false (half-split RoPE rows are not supported)", f.where());
   f.choice("hidden_act", {"silu"}, "silu");
 }
 
@@ -132,7 +134,6 @@ void parse_sizes(const Fields& f, HfConfig& c) {
   c.num_nextn_predict_layers = f.integer("num_nextn_predict_layers", 0, 64, 0);
   c.rms_norm_eps = f.number("rms_norm_eps", 1e-30, 1, 1e-6);
   c.initializer_range = f.number("initializer_range", 0, 1000, 0.02);
-  c.tie_word_embeddings = f.boolean("tie_word_embeddings", false);
   c.bos_token_id = f.id("bos_token_id");
   c.eos_token_id = f.ids("eos_token_id");
   c.pad_token_id = f.id("pad_token_id");
@@ -182,7 +183,6 @@ HfYarn parse_yarn(const Fields& f) {
 
 /// `rope_theta` and `rope_scaling`, or `rope_parameters`, which holds both.
 void parse_rope(const Fields& f, HfConfig& c) {
-  c.rope_interleave = f.boolean("rope_interleave", true);
   c.rope_theta = f.number("rope_theta", 1.001, 1e12, 10000);
   const auto parameters = f.nested("rope_parameters");
   const auto scaling = f.nested("rope_scaling");
@@ -333,12 +333,12 @@ std::string write_hf_config(const HfConfig& c) {
   j["v_head_dim"] = c.v_head_dim;
   j["rope_theta"] = c.rope_theta;
   j["rope_scaling"] = rope_scaling_json(c);
-  if (v3 || !c.rope_interleave) j["rope_interleave"] = c.rope_interleave;
+  if (v3) j["rope_interleave"] = true;
   j["max_position_embeddings"] = c.max_position_embeddings;
   j["rms_norm_eps"] = c.rms_norm_eps;
   j["num_nextn_predict_layers"] = c.num_nextn_predict_layers;
   j["initializer_range"] = c.initializer_range;
-  j["tie_word_embeddings"] = c.tie_word_embeddings;
+  j["tie_word_embeddings"] = false;
   j["torch_dtype"] = c.torch_dtype.empty() ? OrderedJson(nullptr) : OrderedJson(c.torch_dtype);
   j["use_cache"] = true;
   if (c.quantization) {

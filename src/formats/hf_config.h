@@ -56,13 +56,11 @@ struct HfConfig {
   int64_t v_head_dim = 0;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000;
-  std::optional<HfYarn> yarn;   // absent: plain RoPE
-  bool rope_interleave = true;  // pairs (2i, 2i+1); false: (i, i + D/2)
+  std::optional<HfYarn> yarn;  // absent: plain RoPE
   int64_t max_position_embeddings = 0;
   int64_t num_nextn_predict_layers = 0;  // MTP modules announced; the tensors decide (specification 10.1)
-  bool tie_word_embeddings = false;
-  std::optional<int64_t> bos_token_id;  // >= 0; may lie outside the vocabulary
-  std::vector<int64_t> eos_token_id;    // none, one or several; as above
+  std::optional<int64_t> bos_token_id;   // >= 0; may lie outside the vocabulary
+  std::vector<int64_t> eos_token_id;     // none, one or several; as above
   std::optional<int64_t> pad_token_id;
   double initializer_range = 0.02;
   std::string torch_dtype;  // "bfloat16", "float32", ...; "" when absent or null
@@ -73,8 +71,8 @@ struct HfConfig {
 /// Reads config.json, in the released form or the one transformers 5 writes (`rope_parameters`, `dtype`). `file` names
 /// it in messages. Throws Error, one line with file, field, what was expected and found: for malformed JSON, duplicate,
 /// missing or ill-typed fields, values out of range or at odds with each other, and features that are not supported
-/// (biases, other activations, other RoPE scalings or quantisations). On return every size is positive and below 2^31
-/// unless 0 is given a meaning above, and the number of parameters is below 2^60.
+/// (biases, tied embeddings, half-split RoPE rows, other activations, RoPE scalings or quantisations). On return every
+/// size is positive and below 2^31 unless 0 is given a meaning above, and the number of parameters is below 2^60.
 HfConfig parse_hf_config(std::string_view json, const std::string& file);
 
 /// config.json in the released form (`rope_theta`, `rope_scaling`, `torch_dtype`), which transformers and the public

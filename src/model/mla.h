@@ -21,7 +21,7 @@ struct PassContext {
   Tensor first_T;         // i32, first visible index (attention.h); empty: all
   Tensor rope_table;      // (at least S, rope) f32
   BalanceOptions balance;
-  bool recompute;  // keep no norm outputs, up-projections and SwiGLU products; compute them again (spec 2.9)
+  bool recompute;  // compute latent norms, up-projections, gathered rows and SwiGLU products again (spec 2.9)
 };
 
 struct MlaSaved {

@@ -88,6 +88,10 @@ void check_config(const TrainConfig& c) {
   expect(c.mtp_modules >= 0 && c.mtp_modules < c.seq_len, "mtp_modules", "an integer from 0, below seq_len",
          fmt::format("{}", c.mtp_modules));
   expect(c.batch_start <= c.batch_size, "batch_start", "at most batch_size", fmt::format("{}", c.batch_start));
+  const TrainConfig defaults;
+  const bool own_shape = c.size != defaults.size || !c.model.empty() || c.mtp_modules != defaults.mtp_modules;
+  expect(c.init_from.empty() || !own_shape, "init_from",
+         "no size, model or mtp_modules beside it (the checkpoint's hold)", c.init_from);
   expect_positive(c.lr, "lr");
   expect_positive(c.eps, "eps");
   for (const auto& [value, key] : {std::pair{c.weight_decay, "weight_decay"},

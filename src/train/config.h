@@ -33,7 +33,7 @@ struct TrainConfig {
   int64_t seed = 1;
   int64_t threads = 0;            // 0: all cores
   std::string precision = "f32";  // f32 | bf16 | fp8 (specification 5)
-  bool recompute = false;         // norms, up-projections and SwiGLU in the backward pass: less memory, more time
+  bool recompute = false;         // latent norms, up-projections, gathered rows and SwiGLU in the backward pass
 
   // Batches, in sequences of seq_len tokens.
   int64_t seq_len = 256;

@@ -37,6 +37,9 @@ TokenRange load_source(const DataEntry& entry, const TrainConfig& c, const Token
     auto set = std::make_shared<TokenSet>(TokenSet::open(entry.pattern, split));
     if (set->info().tokenizer != tokenizer_fingerprint(tokenizer))
       fail("{}: packed with another tokenizer than the run's", entry.pattern);
+    if (set->info().vocab != tokenizer.vocab_size())
+      fail("{}: vocabulary: expected the tokenizer's {}, found {}", entry.pattern, tokenizer.vocab_size(),
+           set->info().vocab);
     notes.push_back(fmt::format("{}: {} packed tokens", entry.pattern, set->tokens()));
     return TokenRange(std::move(set));
   }

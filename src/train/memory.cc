@@ -71,8 +71,14 @@ size_t available_memory() {
     if (key == "MemAvailable:" && meminfo >> kib) available = kib << 10;
   }
   size_t limit = 0, used = 0;
-  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used) {
+    std::ifstream stat("/sys/fs/cgroup/memory.stat");
+    size_t cache = 0;  // of files, given back on demand
+    for (std::string key; stat >> key;)
+      if (size_t n = 0; stat >> n && key == "inactive_file") cache = n;
+    used -= std::min(used, cache);
     available = std::min(available, limit > used ? limit - used : 0);
+  }
   return available;
 }
 

@@ -28,8 +28,7 @@ class Optimizer {
   /// weights, zeroes the gradients. Router biases are left alone.
   void step(Stream& s, float lr, double grad_norm);
 
-  /// Updates done so far.
-  int64_t steps() const { return steps_; }
+  /// Updates done so far, as after loading a checkpoint.
   void set_steps(int64_t steps) { steps_ = steps; }
 
   /// The float32 weights: the model's own under f32. Router biases are the model's own in any case.

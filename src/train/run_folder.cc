@@ -105,10 +105,20 @@ std::vector<fs::path> checkpoints(const fs::path& out) {
 
 fs::path checkpoint_name(int64_t step) { return fmt::format("step-{:08}", step); }
 
-void remove_old(const fs::path& out, int64_t keep_last, int64_t best_step) {
-  const std::vector<fs::path> all = checkpoints(out);
-  for (size_t i = static_cast<size_t>(std::max<int64_t>(keep_last, 1)); i < all.size(); ++i)
-    if (all[i].filename() != checkpoint_name(best_step)) fs::remove_all(all[i]);
+/// Called when the checkpoint of progress.step is there. Later ones are those that were found damaged when the run went
+/// on from before them; parts of checkpoints are what a kill left.
+void remove_old(const fs::path& out, const RunProgress& progress, int64_t keep_last) {
+  int64_t kept = 0;
+  for (const fs::path& folder : checkpoints(out)) {
+    const bool later = folder.filename() > checkpoint_name(progress.step);
+    if (!later && ++kept <= std::max<int64_t>(keep_last, 1)) continue;
+    if (later || folder.filename() != checkpoint_name(progress.best_step)) fs::remove_all(folder);
+  }
+  std::vector<fs::path> parts;
+  for (const auto& entry : fs::directory_iterator(out))
+    if (entry.path().extension() == ".partial" && is_checkpoint_name(entry.path().stem().string()))
+      parts.push_back(entry.path());
+  for (const fs::path& part : parts) fs::remove_all(part);
 }
 
 void write_all(Stream& s, const fs::path& folder, const RunState& state, const RunFiles& files) {
@@ -145,7 +155,7 @@ void publish(const fs::path& out, const fs::path& name, const RunProgress& progr
   point(out / "latest", name);
   if (progress.best_step == progress.step) point(out / "best", name);
   sync_directory(out);
-  remove_old(out, keep_last, progress.best_step);
+  remove_old(out, progress, keep_last);
 }
 
 }  // namespace

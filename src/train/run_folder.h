@@ -15,8 +15,9 @@
 
 namespace sluice {
 
-/// OUT/config.yaml: the run's configuration, from which it begins again when it was killed before its first checkpoint.
-inline constexpr const char* kRunConfig = "config.yaml";
+/// OUT/run.yaml: the resolved configuration, from which a run begins again when it was killed before its first
+/// checkpoint.
+inline constexpr const char* kRunConfig = "run.yaml";
 
 /// Where a run stands, besides weights and optimiser.
 struct RunProgress {
@@ -47,7 +48,9 @@ std::map<std::string, std::string> read_tokenizer_files(const fs::path& folder);
 
 /// Writes OUT/step-N, points `latest` (and `best`, when progress.best_step is this step) at it and removes checkpoints
 /// beyond the `keep_last` newest and the best. Throws Error naming the file that could not be written; older
-/// checkpoints are then as they were. A good OUT/step-N stays as it is: a finished run was resumed from it.
+/// checkpoints are then as they were. Also removes later checkpoints, which were found damaged when the run went on
+/// from an earlier one, and what a kill left of unfinished ones. A good OUT/step-N stays as it is: a finished run was
+/// resumed from it.
 void save_run(Stream& s, const fs::path& out, const RunState& state, const RunFiles& files, int64_t keep_last);
 
 /// Whether `out` holds a finished checkpoint, damaged or not.

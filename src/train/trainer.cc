@@ -29,7 +29,9 @@ int thread_count(int64_t wanted) {
 void begin_folder(const TrainConfig& c) {
   const fs::path file = fs::path(c.out) / kRunConfig;
   const std::string text = format_config(c);
-  if (c.tokenizer.empty() && fs::exists(file) && read_file(file) != text) fs::remove_all(fs::path(c.out) / "tokenizer");
+  if (c.tokenizer.empty() && fs::exists(file) && read_file(file) != text)
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+      fs::remove(fs::path(c.out) / "tokenizer" / name);
   write_file(file, text);
 }
 
@@ -56,6 +58,7 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
   std::error_code error;
   fs::create_directories(config_.out, error);
   if (error) fail("out: expected a folder that can be made, found {}: {}", config_.out, error.message());
+  lock_ = std::make_unique<FolderLock>(config_.out);
   if (!checkpoint) begin_folder(config_);
   const fs::path tokenizer = checkpoint ? *checkpoint : prepare_tokenizer(config_);
   tokenizer_files_ = read_tokenizer_files(tokenizer);  // now: the checkpoint may be removed before the next is saved
@@ -66,7 +69,7 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
   sampler_ =
       std::make_unique<Sampler>(corpus_.sources, SamplerOptions{config_.seq_len, static_cast<uint64_t>(config_.seed)});
   load_weights(checkpoint.value_or(fs::path()));
-  if (config_.steps > 0) progress_.total_steps = config_.steps;
+  progress_.total_steps = config_.steps;  // 0: plan() fills the time budget
 }
 
 Trainer::~Trainer() = default;
@@ -149,11 +152,16 @@ Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSche
   return losses;
 }
 
-double Trainer::probe() {
+Batch Trainer::peek(int64_t rows) {
   const std::vector<int64_t> before = sampler_->state();
-  const StepSchedule schedule = schedule_at(config_, 1, 0);
-  const Batch batch = sampler_->next(std::min(config_.micro_batch, config_.batch_size));
+  Batch batch = sampler_->next(rows);
   sampler_->set_state(before);
+  return batch;
+}
+
+double Trainer::probe() {
+  const StepSchedule schedule = schedule_at(config_, 1, 0);
+  const Batch batch = peek(std::min(config_.micro_batch, config_.batch_size));
   forward_backward(batch, schedule);  // first touch of all memory
   const double start = now();
   int64_t tokens = 0;
@@ -184,8 +192,10 @@ TrainPlan Trainer::plan() {
   const ModelSize size = model_size(model_.config, mtp);
   seconds_per_token_ = probe();
   const double step_seconds = seconds_per_token_ * static_cast<double>(config_.batch_size * config_.seq_len);
-  if (progress_.total_steps == 0)
-    progress_.total_steps = std::max<int64_t>(1, static_cast<int64_t>(parse_duration(config_.time) / step_seconds));
+  if (progress_.total_steps == 0) {
+    const double left = std::max(0.0, parse_duration(config_.time) - progress_.seconds);
+    progress_.total_steps = std::max<int64_t>(1, progress_.step + static_cast<int64_t>(left / step_seconds));
+  }
   p.parameters = size.main + size.mtp;
   p.active_parameters = size.active_with_embedding;
   p.weight_bytes = model_bytes(model_.config, mtp, model_.precision);
@@ -219,10 +229,12 @@ bool Trainer::run() {
   metrics_ = std::make_unique<MetricsWriter>(config_.out, info);
   bar_ = std::make_unique<Progress>(stderr, progress_.total_steps);
   started_ = now() - progress_.seconds;
+  const bool is_over = progress_.step >= progress_.total_steps;  // resumed after its end: evaluated and saved already
   bool stopped = false;
   while (progress_.step < progress_.total_steps && !stopped) {
     const double p = static_cast<double>(progress_.step) / static_cast<double>(progress_.total_steps);
     train_step(schedule_at(config_, progress_.step + 1, p));
+    replan();
     stopped = hooks_.stop_requested && hooks_.stop_requested();
     const bool last = progress_.step == progress_.total_steps;
     const auto due = [&](int64_t every) { return !last && every > 0 && progress_.step % every == 0; };
@@ -230,14 +242,13 @@ bool Trainer::run() {
     if (due(config_.eval_every)) evaluate_all(config_.eval_tokens, saves);
     if (due(config_.sample_every)) sample();
     if (saves) save();
-    replan();
   }
   const bool finished = progress_.step >= progress_.total_steps;
   if (finished) {
     bar_->finish();
-    evaluate_all(0, true);
-    sample();
-    save();
+    if (!is_over) evaluate_all(0, true);
+    if (!is_over) sample();
+    save();  // of a run that was over: its links, which a kill may have left behind
   }
   bar_->finish();
   write_report(config_.out);
@@ -336,8 +347,13 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
                            r.bits_per_byte,
                            m.mtp_acceptance ? fmt::format(", MTP acceptance {:.1f}%", 100 * *m.mtp_acceptance) : "",
                            m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
-    total += r.nats;
-    targets += r.targets;
+    // The best checkpoint is chosen on the same tokens every time.
+    const bool is_same = max_tokens == config_.eval_tokens || !saves;
+    const EvalResult part =
+        is_same ? r
+                : evaluate(stream_, activations_, model_, h.range, config_.seq_len, config_.eval_tokens, byte_lengths_);
+    total += part.nats;
+    targets += part.targets;
   }
   if (targets == 0 || !saves) return;  // the best of the checkpoints, not of the steps
   const double loss = total / static_cast<double>(targets);
@@ -354,12 +370,13 @@ void Trainer::sample() {
 }
 
 void Trainer::check_weights() {
-  TokenRange few = corpus_.sources[0].range;
-  few.end = std::min(few.end, few.begin + config_.seq_len + 1);
-  const EvalResult r = evaluate(stream_, activations_, model_, few, config_.seq_len, 0, byte_lengths_);
-  if (!std::isfinite(r.nats))
-    fail("step {}: the loss after the update is {}: not saved; the checkpoints in {} stand (a lower lr may help)",
-         progress_.step, r.loss(), config_.out);
+  const double loss = forward_backward(peek(1), schedule_at(config_, 1, 0)).main, norm = optimizer_->grad_norm(stream_);
+  optimizer_->zero_grad(stream_);
+  if (!std::isfinite(loss) || !std::isfinite(norm))
+    fail(
+        "step {}: after the update the loss is {} and the gradient norm {}: not saved; the checkpoints in {} stand (a "
+        "lower lr or clip_norm may help)",
+        progress_.step, loss, norm, config_.out);
 }
 
 void Trainer::save() {

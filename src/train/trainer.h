@@ -55,9 +55,9 @@ class Trainer {
     int64_t tokens = 0;
   };
   void load_weights(const fs::path& checkpoint);
-  void reserve_memory();
   HfConfig new_model_config(const Tokenizer& tokenizer) const;
   StepLosses forward_backward(const Batch& batch, const StepSchedule& schedule);
+  Batch peek(int64_t rows);  // of the next step, which will see it again
   double probe();
   size_t checkpoint_bytes() const;  // on disk, without the tokenizer
   void train_step(const StepSchedule& schedule);
@@ -66,13 +66,14 @@ class Trainer {
   void record(const StepSchedule& schedule, const StepLosses& losses, double norm, double seconds);
   void evaluate_all(int64_t max_tokens, bool saves);
   void sample();
-  void check_weights();  // throws Error when they give no finite loss: such a checkpoint would be of no use
+  void check_weights();  // throws Error when they give no finite gradient: such a checkpoint would be of no use
   void save();
   std::vector<std::vector<int64_t>> expert_load() const;
   RunState state();
 
   TrainConfig config_;
   TrainHooks hooks_;
+  std::unique_ptr<FolderLock> lock_;
   Stream stream_;
   std::map<std::string, std::string> tokenizer_files_;
   std::unique_ptr<Tokenizer> tokenizer_;

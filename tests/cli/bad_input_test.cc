@@ -42,7 +42,7 @@ class BadInput : public testing::Test {
   static Wrong train(const char* name, const Words& args, const Words& parts) {
     Wrong w{name, {"train", "--out", "@out", "--threads", "1", "steps=2", "seq_len=16", "vocab_size=300"}, parts};
     bool has_data = false, has_model = false;
-    for (const std::string& a : args) has_data |= a == "--data", has_model |= a == "--model";
+    for (const std::string& a : args) has_data |= a == "--data", has_model |= a == "--model" || a == "--init-from";
     if (!has_data) w.args.insert(w.args.end(), {"--data", "@text.txt"});
     if (!has_model) w.args.insert(w.args.end(), {"--model", "@model.json"});
     w.args.insert(w.args.end(), args.begin(), args.end());
@@ -119,6 +119,8 @@ TEST_F(BadInput, OfTraining) {
       train("sizes that overflow", {"seq_len=9000000000000000000"}, {"seq_len: expected an integer from 1"}),
       train("long sequence", {"seq_len=10000000"}, {"text.txt: expected at least 10000001 tokens"}),
       train("no tokenizer", {"--tokenizer", "@nowhere"}, {"nowhere/tokenizer.json: cannot open"}),
+      train("start and shape", {"--init-from", "@good", "--model", "@model.json"},
+            {"init_from: expected no size, model or mtp_modules beside it"}),
       train("no start", {"--init-from", "@nowhere"}, {"nowhere: expected a checkpoint folder with config.json"}),
   };
   for (const Wrong& w : cases) {

@@ -91,9 +91,7 @@ class Crash : public testing::Test {
     return words;
   }
   /// Goes on with a run that may have been killed before it was known to be one.
-  Words go_on(const std::string& out) const {
-    return fs::exists(dir_ / out / "config.yaml") ? resume(out) : train(out);
-  }
+  Words go_on(const std::string& out) const { return fs::exists(dir_ / out / "run.yaml") ? resume(out) : train(out); }
 
   void expect_same_run(const std::string& a, const std::string& b) const {
     EXPECT_EQ(training_log(dir_ / a), training_log(dir_ / b));
@@ -274,7 +272,7 @@ TEST_F(Crash, ALossThatIsNotANumberEndsTheRunAndKeepsTheCheckpoint) {
   // Nor are weights saved that the last update spoiled.
   const Outcome spoiled = sluice(resume("run", {"steps=40", "lr=1e30", "save_every=1"}));
   EXPECT_EQ(spoiled.exit_code, 2);
-  EXPECT_TRUE(lines_of(spoiled.err).back().starts_with("sluice: step 21: the loss after the update is "))
+  EXPECT_TRUE(lines_of(spoiled.err).back().starts_with("sluice: step 21: after the update the loss is "))
       << spoiled.err;
   EXPECT_EQ(checkpoints(dir_ / "run").back(), "step-00000020");
   EXPECT_EQ(sluice(resume("run", {"steps=40"})).exit_code, 0);
@@ -288,12 +286,20 @@ TEST_F(Crash, ARunIsNotOverwritten) {
   EXPECT_EQ(read_file(dir_ / "run/metrics.jsonl"), log);
 }
 
+TEST_F(Crash, TwoProcessesDoNotShareARun) {
+  Program first(train("run", {"steps=1000000"}));
+  while (first.is_running() && !fs::exists(dir_ / "run/latest")) std::this_thread::sleep_for(Milliseconds(1));
+  expect_user_error(sluice(resume("run")), {"run: another sluice is at work in this folder"});
+}
+
 TEST_F(Crash, AFinishedRunCanBeResumed) {
   ASSERT_EQ(sluice(train("run", {"steps=5", "keep_last=1"})).exit_code, 0);
   const fs::file_time_type written = fs::last_write_time(dir_ / "run/step-00000005/model.safetensors");
+  fs::remove(dir_ / "run/latest");  // killed before it was made
   const Outcome o = sluice(resume("run"));
   EXPECT_EQ(o.exit_code, 0) << o.err;
   EXPECT_EQ(fs::last_write_time(dir_ / "run/step-00000005/model.safetensors"), written);
+  EXPECT_EQ(fs::read_symlink(dir_ / "run/latest"), "step-00000005");
 }
 
 /// A system call of an strace log that succeeded.

@@ -28,9 +28,9 @@ TEST_F(TrainCommand, APairBeatsAnOptionBeatsTheFile) {
     EXPECT_NE(o.err.find(line), std::string::npos) << line << o.err;
   // The resolved configuration is saved: with it a run begins again.
   const std::string saved = read_file(dir_ / "out/latest/trainer/config.yaml");
-  EXPECT_EQ(saved, read_file(dir_ / "out/config.yaml"));
+  EXPECT_EQ(saved, read_file(dir_ / "out/run.yaml"));
   EXPECT_NE(o.err.find(saved), std::string::npos);
-  const Outcome again = sluice({"train", "--config", dir_ / "out/config.yaml", "--out", dir_ / "again"});
+  const Outcome again = sluice({"train", "--config", dir_ / "out/run.yaml", "--out", dir_ / "again"});
   ASSERT_EQ(again.exit_code, 0) << again.err;
   EXPECT_TRUE(read_file(dir_ / "out/latest/model.safetensors") == read_file(dir_ / "again/latest/model.safetensors"));
 }

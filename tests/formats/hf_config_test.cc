@@ -55,7 +55,6 @@ TEST(HfConfig, ReadsTheReleasedV3Config) {
   EXPECT_EQ(c.rms_norm_eps, 1e-6);
   EXPECT_EQ(c.rope_theta, 10000);
   EXPECT_EQ(c.yarn, (HfYarn{40, 32, 1, 1, 1, 4096}));
-  EXPECT_TRUE(c.rope_interleave);
   EXPECT_EQ(c.max_position_embeddings, 163840);
   EXPECT_EQ(c.num_nextn_predict_layers, 1);
   EXPECT_EQ(c.bos_token_id, 0);
@@ -80,7 +79,6 @@ TEST(HfConfig, ReadsTheNewerForm) {
   EXPECT_EQ(lite.scoring_func, "softmax");
   EXPECT_EQ(lite.topk_method, "greedy");
   EXPECT_FALSE(lite.norm_topk_prob);
-  EXPECT_TRUE(lite.rope_interleave);
   EXPECT_EQ(lite.num_nextn_predict_layers, 0);
   const HfConfig v2 = load("tests/golden/hf/v2/config.json");
   EXPECT_EQ(v2.topk_method, "group_limited_greedy");
@@ -116,7 +114,6 @@ TEST(HfConfig, EveryFieldSurvivesWriteAndParse) {
   c.scoring_func = "softmax";
   c.topk_method = "greedy";
   c.norm_topk_prob = false;
-  c.rope_interleave = false;
   c.moe_layer_freq = 2;
   c.num_key_value_heads = 1;
   c.n_shared_experts = 0;
@@ -125,7 +122,6 @@ TEST(HfConfig, EveryFieldSurvivesWriteAndParse) {
   c.rope_theta = 12345.678;
   c.yarn = HfYarn{1.5, 3, 2, 0.1, 0.2, 77};
   c.num_nextn_predict_layers = 2;
-  c.tie_word_embeddings = true;
   c.bos_token_id = std::nullopt;
   c.eos_token_id = {5, 6, 7};
   c.pad_token_id = 9;
@@ -182,8 +178,6 @@ TEST(HfConfig, AcceptsVariants) {
   EXPECT_EQ(parse(v3_without("model_type")).model_type, "deepseek_v3");
   EXPECT_EQ(parse(v3_with({{"q_lora_rank", 0}})).q_lora_rank, 0);
   EXPECT_EQ(parse(v3_with({{"eos_token_id", {1, 2}}})).eos_token_id, (std::vector<int64_t>{1, 2}));
-  EXPECT_FALSE(parse(v3_with({{"rope_interleave", false}})).rope_interleave);
-  EXPECT_TRUE(parse(v3_with({{"tie_word_embeddings", true}})).tie_word_embeddings);
   EXPECT_EQ(parse(v3_with({{"rope_scaling",
                             {{"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}}}}))
                 .yarn,
@@ -237,6 +231,9 @@ TEST(HfConfig, RefusesBadValues) {
       {{{"initializer_range", -0.1}}, "initializer_range"},
       {{{"attention_bias", true}}, "attention_bias: expected false, found true (not supported)"},
       {{{"mlp_bias", true}}, "mlp_bias: expected false, found true (not supported)"},
+      {{{"tie_word_embeddings", true}}, "tie_word_embeddings: expected false, found true (not supported)"},
+      {{{"rope_interleave", false}},
+       "rope_interleave: expected true, found false (half-split RoPE rows are not supported)"},
       {{{"hidden_act", "gelu"}}, "hidden_act: expected silu, found \"gelu\""},
       {{{"rope_scaling", 4}}, "rope_scaling: expected an object, found 4"},
       {{{"rope_scaling", {{"type", "linear"}, {"factor", 2}}}}, "rope_scaling: rope_type: expected yarn or default"},

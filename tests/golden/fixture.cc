@@ -210,12 +210,17 @@ void GoldenFixture::check_balance(const SafetensorsFile& expected) {
   note("balance loss", worst, 1e-5);
   worst = 0;
   size_t gate = 0;
+  int64_t compared = 0, stored = 0;
   for (const Param& p : parameters(optimizer.grad())) {
     const SafetensorsEntry* e = nullptr;
     if (p.kind == ParamKind::router) e = expected.find(fmt::format("balance_grad.gate.{}", gate++));
     if (p.kind == ParamKind::embedding) e = expected.find("balance_grad.embed_tokens");
-    if (e) worst = std::max(worst, relative_norm(static_cast<const float*>(p.matrix->data), e->read_f32()));
+    if (!e) continue;
+    worst = std::max(worst, relative_norm(static_cast<const float*>(p.matrix->data), e->read_f32()));
+    ++compared;
   }
+  for (const SafetensorsEntry& e : expected.entries()) stored += e.name.starts_with("balance_grad.");
+  EXPECT_EQ(compared, stored) << "balance gradients expected but not computed";
   note("balance gradients", worst, 2e-4);
   arena_.release(mark);
 }

@@ -99,9 +99,8 @@ void moe_gather_forward(Stream& s, Tensor x_RD, const Tensor& x_TD, const Tensor
 void moe_gather_backward(Stream& s, Tensor dx_TD, const Tensor& dx_RD, const Tensor& row_of_TK, Out out) {
   const int64_t K = row_of_TK.cols();
   parallel_for(s, dx_TD.rows(), kRows, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      HWY_DYNAMIC_DISPATCH(weighted_sum_any)
-      (dx_TD, t, dx_RD, row_of_TK.ptr<int32_t>() + t * K, nullptr, K, out == Out::add);
+    for (int64_t t = begin; t < end; ++t) HWY_DYNAMIC_DISPATCH(weighted_sum_any)
+    (dx_TD, t, dx_RD, row_of_TK.ptr<int32_t>() + t * K, nullptr, K, out == Out::add);
   });
 }
 
@@ -109,9 +108,8 @@ void moe_combine_forward(Stream& s, Tensor y_TD, const Tensor& y_RD, const Tenso
                          Out out) {
   const int64_t K = row_of_TK.cols();
   parallel_for(s, y_TD.rows(), kRows, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      HWY_DYNAMIC_DISPATCH(weighted_sum_any)
-      (y_TD, t, y_RD, row_of_TK.ptr<int32_t>() + t * K, weight_TK.f32() + t * K, K, out == Out::add);
+    for (int64_t t = begin; t < end; ++t) HWY_DYNAMIC_DISPATCH(weighted_sum_any)
+    (y_TD, t, y_RD, row_of_TK.ptr<int32_t>() + t * K, weight_TK.f32() + t * K, K, out == Out::add);
   });
 }
 

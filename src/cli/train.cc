@@ -2,7 +2,6 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <csignal>
 #include <map>
 #include <memory>
 #include <set>
@@ -10,22 +9,12 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/sample.h"
+#include "cli/stop_signals.h"
 #include "formats/json_lines.h"
 #include "train/trainer.h"
 
 namespace sluice {
 namespace {
-
-volatile std::sig_atomic_t stop_signals = 0;
-
-/// The first signal asks for a stop after the step, the second ends the program.
-void on_signal(int signal) {
-  stop_signals = stop_signals + 1;
-  if (stop_signals > 1) {
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  }
-}
 
 struct TrainOptions {
   TrainConfig config;
@@ -201,13 +190,12 @@ void print_plan(const TrainPlan& p, bool json) {
 void run_train(TrainOptions& o) {
   resolve(o);
   check_config(o.config);
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  watch_stop_signals();
   if (o.from_start) fmt::print(stderr, "{}: no checkpoint yet, beginning again\n", o.resume);
   const std::string resolved = format_config(o.config);
   const TemporaryFolder scratch(o.dry_run && o.resume.empty());  // a dry run leaves nothing behind
   if (!scratch.path().empty()) o.config.out = scratch.path().string();
-  Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {[] { return stop_signals > 0; }, write_sample});
+  Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {stop_requested, write_sample});
   if (!o.json) fmt::print(stderr, "{}", resolved);
   for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
   print_plan(trainer.plan(), o.json);

@@ -191,6 +191,10 @@ int64_t stored_mtp_modules(const SafetensorsFolder& files, const HfConfig& confi
 
 Model load_model(Stream& s, const fs::path& folder, Precision precision) {
   HfConfig config = load_config(folder);
+  // Two block sizes can give scales of the same shape, so the shapes alone would not tell.
+  if (const auto& q = config.quantization; q && (q->block_rows != kBlockRows || q->block_cols != kBlockRows))
+    fail("{}: quantization_config: weight_block_size: expected [{}, {}], found [{}, {}]",
+         (folder / "config.json").string(), kBlockRows, kBlockRows, q->block_rows, q->block_cols);
   const SafetensorsFolder files(folder);
   config.num_nextn_predict_layers = stored_mtp_modules(files, config);
   Model m = allocate_model(config, config.num_nextn_predict_layers, precision);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <functional>
 #include <random>
 #include <thread>
@@ -174,6 +175,25 @@ TEST_F(Crash, AStopSavesAndSaysHowToGoOn) {
     ASSERT_EQ(sluice(resume(out)).exit_code, 0);
     expect_same_run("calm", out);
   }
+}
+
+TEST_F(Crash, NoComputingThreadIsInterruptedBySignals) {
+  const std::string out = "masked";
+  Program p(train(out));
+  while (p.is_running() && !fs::exists(dir_ / out / "metrics.jsonl")) std::this_thread::sleep_for(Milliseconds(0.2));
+  constexpr uint64_t kStops = uint64_t{1} << (SIGINT - 1) | uint64_t{1} << (SIGTERM - 1);
+  int blocking = 0, open = 0;
+  for (const auto& task : fs::directory_iterator(fmt::format("/proc/{}/task", p.pid()))) {
+    std::ifstream status(task.path() / "status");
+    std::string field;
+    while (status >> field && field != "SigBlk:") {
+    }
+    uint64_t mask = 0;
+    status >> std::hex >> mask;
+    ++((mask & kStops) == kStops ? blocking : open);
+  }
+  EXPECT_GE(blocking, 1);
+  EXPECT_EQ(open, 1);  // the thread in sigwait
 }
 
 TEST_F(Crash, ADamagedCheckpointIsNamedAndTheOneBeforeIsUsed) {

@@ -40,7 +40,7 @@ sanitize: ## run the tests under the address and undefined-behaviour sanitizers
 	@tools/install-packages.sh test
 	@$(call configure,sanitize)
 	cmake --build build/sanitize --parallel $(JOBS)
-	UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build/sanitize --parallel 2 --output-on-failure --no-tests=error
+	UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build/sanitize --parallel 2 --output-on-failure --no-tests=error -LE emulate
 
 format: ## format the sources in place
 	@tools/install-packages.sh lint

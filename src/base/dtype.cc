@@ -1,7 +1,5 @@
 #include "base/dtype.h"
 
-#include <cmath>
-
 namespace sluice {
 
 const char* dtype_name(DType dtype) {
@@ -26,17 +24,21 @@ const char* dtype_name(DType dtype) {
   return "?";
 }
 
-float f16_to_f32(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31;
-  const int mantissa = bits & 1023;
-  float value;
-  if (exponent == 31)
-    value = mantissa ? std::nanf("") : INFINITY;
-  else if (exponent == 0)
-    value = std::ldexp(static_cast<float>(mantissa), -24);
-  else
-    value = std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
-  return bits & 0x8000 ? -value : value;
+uint16_t f32_to_f16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value), magnitude = bits & 0x7fffffffu;
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  uint32_t half;
+  if (magnitude > 0x7f800000u) {
+    half = 0x7e00;
+  } else if (magnitude >= 0x47800000u) {  // 2^16
+    half = 0x7c00;
+  } else if (magnitude < 0x38800000u) {  // below 2^-14
+    // Adding 1/2 leaves the multiple of 2^-24, rounded to nearest even.
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  } else {  // drop 13 mantissa bits with ties to even; a carry runs into the exponent as it should, up to infinity
+    half = ((magnitude + 0xfffu + ((magnitude >> 13) & 1u)) >> 13) - ((127 - 15) << 10);
+  }
+  return static_cast<uint16_t>(sign | half);
 }
 
 }  // namespace sluice

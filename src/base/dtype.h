@@ -42,7 +42,18 @@ struct bf16 {
   explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 
-/// IEEE half to float32, exact.
-float f16_to_f32(uint16_t bits);
+/// IEEE half to float32, exact; NaN stays NaN.
+inline float f16_to_f32(uint16_t bits) {
+  const uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+  if (magnitude < 0x400u) {  // subnormal: a multiple of 2^-24
+    const float value = static_cast<float>(magnitude) * 0x1p-24f;
+    return sign ? -value : value;
+  }
+  const uint32_t bias = magnitude < 0x7c00u ? 127 - 15 : 255 - 31;
+  return std::bit_cast<float>(sign | ((magnitude << 13) + (bias << 23)));
+}
+
+/// float32 to IEEE half, to nearest, ties to even; infinity from 65520 on; NaN stays NaN.
+uint16_t f32_to_f16(float value);
 
 }  // namespace sluice

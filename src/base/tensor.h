@@ -53,6 +53,11 @@ struct Tensor {
   void* at(int64_t row, int64_t col = 0) const {
     return static_cast<char*>(data) + (row * ld + col) * static_cast<int64_t>(dtype_size(dtype));
   }
+  /// The first n elements of a vector.
+  Tensor first(int64_t n) const {
+    check(rank == 1 && n <= size(), "Tensor::first: expected a vector of at least n elements");
+    return Tensor(data, dtype, {n});
+  }
   /// Rows [begin, begin + n) as a matrix.
   Tensor slice_rows(int64_t begin, int64_t n) const {
     Tensor t(at(begin), dtype, {n, cols()});

@@ -358,6 +358,8 @@ HfGeneration parse_hf_generation(std::string_view json, const std::string& file)
   g.eos_token_id = f.ids("eos_token_id");
   if (f.find("temperature")) g.temperature = f.number("temperature", 0, 1000, 1);
   if (f.find("top_p")) g.top_p = f.number("top_p", 1e-9, 1, 1);
+  if (f.find("min_p")) g.min_p = f.number("min_p", 0, 1, 0);
+  if (f.find("repetition_penalty")) g.repetition_penalty = f.number("repetition_penalty", 1e-3, 1e3, 1);
   return g;
 }
 
@@ -368,6 +370,8 @@ std::string write_hf_generation(const HfGeneration& g) {
   if (g.temperature.value_or(0) > 0) j["do_sample"] = true;
   if (g.temperature) j["temperature"] = *g.temperature;
   if (g.top_p) j["top_p"] = *g.top_p;
+  if (g.min_p) j["min_p"] = *g.min_p;
+  if (g.repetition_penalty) j["repetition_penalty"] = *g.repetition_penalty;
   return j.dump(2) + "\n";
 }
 

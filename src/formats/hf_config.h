@@ -83,8 +83,10 @@ std::string write_hf_config(const HfConfig& config);
 struct HfGeneration {
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_id;
-  std::optional<double> temperature;  // >= 0
-  std::optional<double> top_p;        // in (0, 1]
+  std::optional<double> temperature;         // >= 0
+  std::optional<double> top_p;               // in (0, 1]
+  std::optional<double> min_p;               // in [0, 1]
+  std::optional<double> repetition_penalty;  // > 0
   bool operator==(const HfGeneration&) const = default;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "base/error.h"
 #include "formats/json.h"
@@ -111,22 +112,27 @@ void parse_model(TokenizerFile& file, const Node& model) {
   for (size_t i = 0; i < merges.size(); ++i) file.merges.push_back(parse_merge(merges[i], model.name, i));
 }
 
+AddedToken parse_added_token(const Node& node, int32_t id) {
+  AddedToken token;
+  token.id = id;
+  token.content = node.string("content");
+  if (token.content.size() > kMaxAddedTokenBytes)
+    node.wrong("content", fmt::format("at most {} bytes", kMaxAddedTokenBytes));
+  token.special = node.boolean("special", false);
+  token.normalized = node.boolean("normalized", !token.special);
+  token.single_word = node.boolean("single_word", false);
+  token.lstrip = node.boolean("lstrip", false);
+  token.rstrip = node.boolean("rstrip", false);
+  return token;
+}
+
 void parse_added_tokens(TokenizerFile& file, const Node& root) {
   if (!root.find("added_tokens")) return;
   const Json& list = root.array("added_tokens");
   for (size_t i = 0; i < list.size(); ++i) {
     const Node node = root.element("added_tokens", list, i);
-    AddedToken token;
-    token.content = node.string("content");
-    if (token.content.size() > kMaxAddedTokenBytes)
-      node.wrong("content", fmt::format("at most {} bytes", kMaxAddedTokenBytes));
     if (!node.find("id")) node.wrong("id", "an id");
-    token.id = token_id(*node.find("id"), node.name, node.at("id"));
-    token.special = node.boolean("special", false);
-    token.normalized = node.boolean("normalized", !token.special);
-    token.single_word = node.boolean("single_word", false);
-    token.lstrip = node.boolean("lstrip", false);
-    token.rstrip = node.boolean("rstrip", false);
+    AddedToken token = parse_added_token(node, token_id(*node.find("id"), node.name, node.at("id")));
     file.added_tokens.push_back(std::move(token));
   }
   auto& tokens = file.added_tokens;
@@ -226,6 +232,23 @@ std::optional<std::string> parse_config_token(const Node& root, const char* key)
   return value->is_object() ? root.object(key).string("content") : root.string(key);
 }
 
+/// An object of tokens by id.
+std::vector<AddedToken> parse_added_tokens_decoder(const Node& root) {
+  constexpr const char* kKey = "added_tokens_decoder";
+  std::vector<AddedToken> tokens;
+  if (!root.find(kKey)) return tokens;
+  const Node decoder = root.object(kKey);
+  for (const auto& [key, value] : decoder.json.items()) {
+    int32_t id = -1;
+    const auto [rest, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || rest != key.data() + key.size() || id < 0 || id >= kMaxTokenizerIds)
+      fail("{}: {}: expected ids in [0, {}), found {}", root.name, kKey, kMaxTokenizerIds, json_excerpt(key));
+    tokens.push_back(parse_added_token(decoder.object(key.c_str()), id));
+  }
+  std::sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  return tokens;
+}
+
 std::string parse_chat_template(const Node& root) {
   const Json* value = root.find("chat_template");
   if (!value) return "";
@@ -255,6 +278,7 @@ TokenizerFile parse_tokenizer_json(std::string_view json, const std::string& nam
 }
 
 std::string format_tokenizer_json(const TokenizerFile& file) {
+  check(!file.merge_by_id, "format_tokenizer_json: expected merges");
   Json stages = Json::array();
   for (const PreTokenizerStage& stage : file.stages) stages.push_back(format_stage(stage));
   const Json pre_tokenizer = {{"type", "Sequence"}, {"pretokenizers", stages}};
@@ -295,6 +319,7 @@ TokenizerConfig parse_tokenizer_config(std::string_view json, const std::string&
   config.add_bos_token = root.boolean("add_bos_token", false);
   config.add_eos_token = root.boolean("add_eos_token", false);
   config.chat_template = parse_chat_template(root);
+  config.added_tokens = parse_added_tokens_decoder(root);
   if (root.find("tokenizer_class")) config.tokenizer_class = root.string("tokenizer_class");
   // Files without a limit hold 1e30 here, which is no integer.
   if (const Json* length = root.find("model_max_length"); length && length->is_number_integer())

@@ -39,13 +39,16 @@ struct PreTokenizerStage {
   bool individual_digits = false;                    // digits: every digit alone, or runs of them
   bool add_prefix_space = false;                     // byte_level: a space before pieces that start with none
   bool use_regex = false;                            // byte_level: split with GPT-2's regex first
+  bool operator==(const PreTokenizerStage&) const = default;
 };
 
-/// tokenizer.json.
+/// tokenizer.json. Under `merge_by_id`, of tokenizers that come in another file, there are no merges: any two tokens
+/// merge whose bytes together are a token, the lowest id first.
 struct TokenizerFile {
   std::vector<std::pair<std::string, int32_t>> vocab;       // model.vocab in the order of ids; byte-level symbols
   std::vector<std::pair<std::string, std::string>> merges;  // model.merges in the order of rank
   bool ignore_merges = false;                               // model: a piece that is a token stays whole
+  bool merge_by_id = false;                                 // not in the file: see below
   std::vector<AddedToken> added_tokens;                     // in the order of ids
   std::vector<PreTokenizerStage> stages;                    // the last one is byte_level
   std::string post_processor = "null";                      // JSON text, kept as it is
@@ -59,6 +62,7 @@ struct TokenizerConfig {
   std::string chat_template;  // Jinja text; of a list of templates the one named "default"
   std::string tokenizer_class = "LlamaTokenizerFast";
   std::optional<int64_t> model_max_length;
+  std::vector<AddedToken> added_tokens;  // `added_tokens_decoder`, in the order of ids; for want of tokenizer.json
 };
 
 /// Reads tokenizer.json. Every id is unique and in [0, kMaxTokenizerIds) and every text is valid UTF-8; whether merges
@@ -67,13 +71,14 @@ struct TokenizerConfig {
 /// `name` is the file's name in messages.
 TokenizerFile parse_tokenizer_json(std::string_view json, const std::string& name);
 
-/// The JSON text of `file`, such that parse_tokenizer_json gives `file` back and the `tokenizers` package loads it.
+/// The JSON text of `file` (not under merge_by_id), such that parse_tokenizer_json gives `file` back and the
+/// `tokenizers` package loads it.
 std::string format_tokenizer_json(const TokenizerFile& file);
 
 /// Reads tokenizer_config.json; tokens may be strings or objects with `content`. Throws Error as above.
 TokenizerConfig parse_tokenizer_config(std::string_view json, const std::string& name);
 
-/// The JSON text of `config`.
+/// The JSON text of `config`, without its added tokens.
 std::string format_tokenizer_config(const TokenizerConfig& config);
 
 /// Writes tokenizer.json and tokenizer_config.json to `folder` (made if missing), each atomically.

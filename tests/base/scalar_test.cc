@@ -160,5 +160,46 @@ TEST(F16, EveryCodeHasItsValue) {
   }
 }
 
+/// The nearest code by search, ties to the even one; beyond the last value's half step it is infinity (0x7c00), as if
+/// the next value, 65536, had that code.
+int nearest_f16(double a) {
+  int low = 0, high = 0x7c00;
+  const auto value = [](int code) { return code == 0x7c00 ? 65536.0 : f16_to_f32(static_cast<uint16_t>(code)); };
+  if (a >= value(high)) return high;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (value(middle) <= a ? low : high) = middle;
+  }
+  const double below = a - value(low), above = value(high) - a;
+  return below < above || (below == above && low % 2 == 0) ? low : high;
+}
+
+TEST(F16, EveryCodeRoundTrips) {
+  for (int code = 0; code < 0x10000; ++code) {
+    const float value = f16_to_f32(static_cast<uint16_t>(code));
+    if (std::isnan(value))
+      ASSERT_TRUE(std::isnan(f16_to_f32(f32_to_f16(value)))) << code;
+    else
+      ASSERT_EQ(f32_to_f16(value), code);
+  }
+}
+
+TEST(F16, RoundsAsTheSearchDoes) {
+  const auto agrees = [](float v) {
+    ASSERT_EQ(f32_to_f16(v), nearest_f16(std::fabs(v)) | (std::signbit(v) ? 0x8000 : 0)) << v;
+  };
+  for (int code = 0; code < 0x7c00; ++code) {  // at every tie, and next to it on both sides
+    const double next = code == 0x7bff ? 65536.0 : f16_to_f32(static_cast<uint16_t>(code + 1));
+    const float tie = static_cast<float>((f16_to_f32(static_cast<uint16_t>(code)) + next) / 2);
+    for (float v : {tie, std::nextafter(tie, 0.0f), std::nextafter(tie, 1e6f), -tie}) agrees(v);
+  }
+  Rng rng(4);
+  for (int i = 0; i < 200000; ++i) {
+    const float v = std::bit_cast<float>(static_cast<uint32_t>(rng.next()));
+    if (!std::isnan(v)) agrees(v);
+  }
+  EXPECT_EQ(f32_to_f16(-INFINITY), 0xfc00);
+}
+
 }  // namespace
 }  // namespace sluice

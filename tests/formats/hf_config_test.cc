@@ -294,18 +294,45 @@ TEST(HfConfig, RefusesMalformedFiles) {
 
 TEST(HfConfig, GenerationConfig) {
   const HfGeneration g = parse_hf_generation(
-      R"({"_from_model_config":true,"bos_token_id":0,"eos_token_id":1,"do_sample":true,"temperature":0.6,"top_p":0.95,"transformers_version":"4.46.3"})",
+      R"({"_from_model_config":true,"bos_token_id":0,"eos_token_id":1,"do_sample":true,"temperature":0.6,"top_p":0.95,"min_p":0.05,"repetition_penalty":1.1,"transformers_version":"4.46.3"})",
       "generation_config.json");
-  EXPECT_EQ(g, (HfGeneration{0, {1}, 0.6, 0.95}));
+  EXPECT_EQ(g, (HfGeneration{0, {1}, 0.6, 0.95, 0.05, 1.1}));
   EXPECT_EQ(parse_hf_generation(write_hf_generation(g), "g"), g);
   const HfGeneration none = parse_hf_generation("{}", "g");
   EXPECT_EQ(none, HfGeneration{});
   EXPECT_EQ(parse_hf_generation(write_hf_generation(none), "g"), none);
   EXPECT_EQ(Json::parse(write_hf_generation(g))["do_sample"], true);
   EXPECT_FALSE(Json::parse(write_hf_generation(none)).contains("do_sample"));
-  for (const char* bad :
-       {"", "3", R"({"temperature":-1})", R"({"top_p":0})", R"({"top_p":1.5})", R"({"eos_token_id":"a"})"})
-    EXPECT_TRUE(error_of([&] { parse_hf_generation(bad, "g"); }).starts_with("g: ")) << bad;
+}
+
+TEST(HfConfig, GenerationConfigKeepsEveryFieldAlone) {
+  for (const char* text :
+       {R"({"bos_token_id":3})", R"({"eos_token_id":[4,5]})", R"({"temperature":0.0})", R"({"top_p":1.0})",
+        R"({"min_p":0.0})", R"({"min_p":1.0})", R"({"repetition_penalty":0.5})"}) {
+    Json written = Json::parse(write_hf_generation(parse_hf_generation(text, "g")));
+    for (const char* id : {"bos_token_id", "eos_token_id"})  // null where there is none
+      if (written[id].is_null()) written.erase(id);
+    EXPECT_EQ(written, Json::parse(text));
+  }
+}
+
+TEST(HfConfig, GenerationConfigRefusesBadValues) {
+  for (const auto& [text, field] :
+       std::vector<std::pair<std::string, std::string>>{{"", ""},
+                                                        {"3", ""},
+                                                        {R"({"temperature":-1})", "temperature: "},
+                                                        {R"({"top_p":0})", "top_p: "},
+                                                        {R"({"top_p":1.5})", "top_p: "},
+                                                        {R"({"min_p":-0.1})", "min_p: "},
+                                                        {R"({"min_p":1.1})", "min_p: "},
+                                                        {R"({"min_p":"0.1"})", "min_p: "},
+                                                        {R"({"repetition_penalty":0})", "repetition_penalty: "},
+                                                        {R"({"repetition_penalty":-1.1})", "repetition_penalty: "},
+                                                        {R"({"repetition_penalty":true})", "repetition_penalty: "},
+                                                        {R"({"eos_token_id":"a"})", "eos_token_id: "}}) {
+    const std::string message = error_of([&, &t = text] { parse_hf_generation(t, "g"); });
+    EXPECT_TRUE(message.starts_with("g: " + field)) << text << " gives: " << message;
+  }
 }
 
 }  // namespace

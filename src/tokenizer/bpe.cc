@@ -81,17 +81,19 @@ void merge_by_heap(const MergeTable& table, std::vector<int32_t>& ids, BpeScratc
 
 }  // namespace
 
-MergeTable::MergeTable(size_t count) : slots_(std::bit_ceil(2 * count + 16), kEmpty), mask_(slots_.size() - 1) {
-  check(count <= kMaxMerges, "MergeTable: expected fewer merges");
-  merged_.reserve(count);
-}
+MergeTable::MergeTable(size_t pairs) : slots_(std::bit_ceil(2 * pairs + 16), kEmpty), mask_(slots_.size() - 1) {}
 
 void MergeTable::insert(int32_t left, int32_t right, int32_t merged) {
+  check(merged_.size() < kMaxMerges, "MergeTable: expected fewer merges");
+  merged_.push_back(merged);
+  insert_again(left, right);
+}
+
+void MergeTable::insert_again(int32_t left, int32_t right) {
   const uint64_t key = key_of(left, right);
   size_t i = slot_of(key);
   while (slots_[i] != kEmpty && slots_[i] >> kRankBits != key) i = (i + 1) & mask_;
-  slots_[i] = key << kRankBits | merged_.size();
-  merged_.push_back(merged);
+  slots_[i] = key << kRankBits | (merged_.size() - 1);
 }
 
 void bpe_merge(const MergeTable& table, std::vector<int32_t>& ids, BpeScratch& scratch) {

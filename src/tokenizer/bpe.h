@@ -15,11 +15,14 @@ class MergeTable {
   static constexpr size_t kMaxMerges = (size_t{1} << 20) - 1;
   static constexpr int32_t kMaxIds = int32_t{1} << 22;
 
-  /// `count` <= kMaxMerges is how many pairs insert() will be given at most.
-  explicit MergeTable(size_t count);
+  /// `pairs` is how many insert() and insert_again() will be given at most.
+  explicit MergeTable(size_t pairs);
 
-  /// Adds the pair of the next rank; ids are in [0, kMaxIds). Of a pair given twice the later rank counts.
+  /// Adds the pair of the next rank, of at most kMaxMerges; ids are in [0, kMaxIds). Of a pair given twice the later
+  /// rank counts.
   void insert(int32_t left, int32_t right, int32_t merged);
+  /// Adds another pair of the rank that insert() has given last: it becomes the same token.
+  void insert_again(int32_t left, int32_t right);
 
   /// kNoRank: the pair does not merge.
   uint32_t rank(int32_t left, int32_t right) const {

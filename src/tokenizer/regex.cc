@@ -31,12 +31,21 @@ std::string_view shorthand(char letter) {
   }
 }
 
+/// A script: characters that belong to it. PCRE2 counts those that it shares with others, such as the ideographic full
+/// stop, too.
+constexpr std::string_view kHan = R"(\p{Han})";
+
 /// Spells shorthand classes out and refuses classes inside classes.
 std::string portable_pattern(const std::string& pattern, const std::string& where) {
   std::string out;
   bool in_class = false;
   for (size_t i = 0; i < pattern.size(); ++i) {
     const char c = pattern[i], next = i + 1 < pattern.size() ? pattern[i + 1] : '\0';
+    if (pattern.compare(i, kHan.size(), kHan) == 0) {
+      out += R"(\p{sc:Han})";
+      i += kHan.size() - 1;
+      continue;
+    }
     if (c == '\\' && i + 1 < pattern.size()) {
       ++i;
       const std::string_view members = shorthand(next);

@@ -19,10 +19,16 @@ namespace {
 /// A token as it may stand in a one-line message.
 std::string shown(std::string_view token) { return fmt::format("{:?}", token.substr(0, 60)); }
 
+/// A bound on the pairs that merge.
 size_t checked_merges(const TokenizerFile& file, const std::string& name) {
-  if (file.merges.size() > MergeTable::kMaxMerges)
-    fail("{}: model.merges: expected at most {}, found {}", name, MergeTable::kMaxMerges, file.merges.size());
-  return file.merges.size();
+  const size_t merges = file.merge_by_id ? file.vocab.size() : file.merges.size();
+  if (merges > MergeTable::kMaxMerges)
+    fail("{}: {}: expected at most {}, found {}", name, file.merge_by_id ? "tokens" : "model.merges",
+         MergeTable::kMaxMerges, merges);
+  if (!file.merge_by_id) return merges;
+  size_t pairs = 0;
+  for (const auto& [token, id] : file.vocab) pairs += token.size();
+  return pairs;
 }
 
 /// Ids of pieces seen before: short pieces with few ids, one slot for each hash, the newer one wins.
@@ -91,6 +97,7 @@ struct Tokenizer::Impl {
   Impl(const TokenizerFile& file, const TokenizerConfig& config, const std::string& name_);
   void add_tokens(const TokenizerFile& file);
   void add_merges(const TokenizerFile& file);
+  void add_merges_by_id(const TokenizerFile& file);
   void encode_plain(std::string_view text, Scratch& scratch, std::vector<int32_t>& out) const;
   void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const;
   void merge_piece(std::string_view piece, Scratch& scratch) const;
@@ -131,7 +138,7 @@ void Tokenizer::Impl::add_tokens(const TokenizerFile& file) {
   for (const auto& [token, id] : file.vocab) {
     const std::optional<std::string> plain = bytes_of_symbols(token);
     if (plain && plain->size() == 1) byte_id[static_cast<unsigned char>((*plain)[0])] = id;
-    if (plain && file.ignore_merges) pieces.emplace(*plain, id);
+    if (plain && (file.ignore_merges || file.merge_by_id)) pieces.emplace(*plain, id);
     entries.push_back({id, plain.value_or(token)});
     in_vocab.emplace(id, token);
   }
@@ -156,7 +163,25 @@ void Tokenizer::Impl::add_tokens(const TokenizerFile& file) {
   for (const AddedToken& token : file.added_tokens) special[static_cast<size_t>(token.id)] = token.special;
 }
 
+/// Every cut of a token into two others merges to it, at the rank of its id.
+void Tokenizer::Impl::add_merges_by_id(const TokenizerFile& file) {
+  for (const auto& [token, id] : file.vocab) {
+    const std::string whole = bytes_of_symbols(token).value_or("");
+    bool is_new = true;
+    for (size_t cut = 1; cut < whole.size(); ++cut) {
+      const auto left = pieces.find(whole.substr(0, cut)), right = pieces.find(whole.substr(cut));
+      if (left == pieces.end() || right == pieces.end()) continue;
+      if (is_new)
+        merges.insert(left->second, right->second, id);
+      else
+        merges.insert_again(left->second, right->second);
+      is_new = false;
+    }
+  }
+}
+
 void Tokenizer::Impl::add_merges(const TokenizerFile& file) {
+  if (file.merge_by_id) return add_merges_by_id(file);
   std::unordered_map<std::string_view, int32_t> ids;
   for (const auto& [token, id] : file.vocab) ids.emplace(token, id);
   const auto known = [&](std::string_view token, size_t rank) {
@@ -228,16 +253,12 @@ void Tokenizer::Impl::encode_plain(std::string_view text, Scratch& scratch, std:
 
 Tokenizer::Tokenizer(const TokenizerFile& file, const TokenizerConfig& config, const std::string& name)
     : impl_(std::make_unique<Impl>(file, config, name)) {}
+Tokenizer::Tokenizer(const TokenizerData& data) : Tokenizer(data.file, data.config, data.name) {}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&& other) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&& other) noexcept = default;
 
-Tokenizer Tokenizer::load(const fs::path& folder) {
-  const fs::path path = folder / "tokenizer.json", config_path = folder / "tokenizer_config.json";
-  TokenizerConfig config;
-  if (fs::exists(config_path)) config = parse_tokenizer_config(read_file(config_path), config_path.string());
-  return Tokenizer(parse_tokenizer_json(read_file(path), path.string()), config, path.string());
-}
+Tokenizer Tokenizer::load(const fs::path& folder) { return Tokenizer(load_tokenizer(folder)); }
 
 void Tokenizer::encode(std::string_view text, bool parse_special, std::vector<int32_t>& out) const {
   std::unique_ptr<Scratch> scratch;

@@ -1,4 +1,4 @@
-// Byte-level BPE tokenizer (specification 7.2), from any tokenizer.json of this kind.
+// Byte-level BPE tokenizer (specification 7.2), from any tokenizer.json or tiktoken.model of this kind.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -12,6 +12,20 @@
 #include "formats/tokenizer_json.h"
 
 namespace sluice {
+
+/// What a checkpoint says about its tokenizer.
+struct TokenizerData {
+  TokenizerFile file;
+  TokenizerConfig config;
+  std::string name;  // of the file, for messages
+};
+
+/// Whether load_tokenizer() finds something.
+bool has_tokenizer(const fs::path& folder);
+
+/// Reads tokenizer.json, or else tiktoken.model, and, where it exists, tokenizer_config.json in `folder`. Throws Error
+/// naming file and field.
+TokenizerData load_tokenizer(const fs::path& folder);
 
 /// Text <-> token ids. Immutable; every const method may be called from several threads at once (each call to encode()
 /// borrows a scratch space with its own cache). Any bytes survive encode + decode: a byte that is not part of valid
@@ -29,7 +43,9 @@ class Tokenizer {
   Tokenizer(Tokenizer&& other) noexcept;
   Tokenizer& operator=(Tokenizer&& other) noexcept;
 
-  /// Reads tokenizer.json and, where it exists, tokenizer_config.json in `folder`. Throws Error naming file and field.
+  explicit Tokenizer(const TokenizerData& data);
+
+  /// The tokenizer of load_tokenizer(folder).
   static Tokenizer load(const fs::path& folder);
 
   /// Appends the ids of `text` to `out`. Added tokens (`<｜User｜>` ...) are recognised in the text only if

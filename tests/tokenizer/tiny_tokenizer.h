@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/error.h"
+#include "../base/temp_dir.h"
 #include "tokenizer/bpe_train.h"
 #include "tokenizer/tokenizer.h"
 
@@ -31,17 +31,6 @@ inline std::vector<int32_t> encode(const Tokenizer& tokenizer, std::string_view 
   std::vector<int32_t> ids;
   tokenizer.encode(text, parse_special, ids);
   return ids;
-}
-
-/// The text of the Error that `f` throws, or "" when it throws none.
-template <class F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 }  // namespace sluice

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tiny_tokenizer.h"
+#include "tokenizer/named_stages.h"
 
 namespace sluice {
 namespace {
@@ -32,6 +33,10 @@ TEST_F(V3Tokenizer, Cases) {
     EXPECT_EQ(ids, test["ids"].get<std::vector<int32_t>>()) << test["name"];
     EXPECT_EQ(tokenizer.decode(ids, false), text) << test["name"];
   }
+}
+
+TEST_F(V3Tokenizer, ItsPreTokenizerHasAName) {
+  EXPECT_EQ(name_of_stages(load_tokenizer(folder_).file.stages), "deepseek-v3");
 }
 
 TEST_F(V3Tokenizer, VectorsOfTheSpecification) {

@@ -16,12 +16,15 @@ void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
   if (!s.is_dry()) cpu::argmax(s, ids_T, logits, limit);
 }
 
-void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule) {
+void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
+                           const Tensor& seen) {
   check_logits(logits, limit);
   check(same(p, logits) && p.packed(), "sampling_distribution: expected p as logits");
-  check(rule.temperature >= 0 && rule.top_k >= 0 && rule.top_p > 0 && rule.top_p <= 1,
-        "sampling_distribution: expected temperature >= 0, top_k >= 0, 0 < top_p <= 1");
-  if (!s.is_dry()) cpu::sampling_distribution(s, p, logits, limit, rule);
+  check(rule.temperature >= 0 && rule.top_k >= 0 && rule.top_p > 0 && rule.top_p <= 1 && rule.min_p >= 0 &&
+            rule.min_p <= 1 && rule.repetition_penalty > 0,
+        "sampling_distribution: expected temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, penalty > 0");
+  check(!seen || (seen.dtype == DType::i32 && seen.packed()), "sampling_distribution: expected seen i32, packed");
+  if (!s.is_dry()) cpu::sampling_distribution(s, p, logits, limit, rule, seen);
 }
 
 }  // namespace sluice

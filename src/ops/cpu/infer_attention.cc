@@ -4,17 +4,18 @@
 #include "ops/cpu/infer_block.h"
 #include "ops/infer.h"
 
-// A task is one token under up to 8 heads, which share the cached rows. Keys come in splits at fixed positions. Where
+// A task is one token under up to 16 heads, which share the cached rows. Keys come in splits at fixed positions. Where
 // tokens and heads are too few for the threads, splits are tasks of their own and are merged afterwards in the same
 // order with the same arithmetic.
 namespace sluice::cpu {
 namespace {
 
-constexpr int64_t kHeads = 8, kSplit = 8 * kPageTokens;
+constexpr int64_t kHeads = 16, kSplit = 8 * kPageTokens;
 
 /// Where a token's query meets the cache.
 struct Query {
-  const LatentCache& cache;
+  const Tensor& rows;
+  const int32_t* pages;  // of the token's sequence
   const LatentShape& shape;
   const float* qa;  // heads rows of latent + rope
   int64_t heads;
@@ -25,9 +26,9 @@ struct Query {
 void attend_split(float* u, SoftmaxPart* part, float* scores, const Query& q, int64_t split) {
   const LatentShape& a = q.shape;
   const int64_t first = split * kSplit, count = std::min(kSplit, q.keys - first);
-  const int32_t* pages = q.cache.pages.ptr<int32_t>() + first / kPageTokens;
+  const int32_t* pages = q.pages + first / kPageTokens;
   const auto page = [&](int64_t i) -> InferWeights {
-    return {q.cache.rows.at(pages[i / kPageTokens] * kPageTokens), a.row(), Format::f32};
+    return {q.rows.at(pages[i / kPageTokens] * kPageTokens), a.row(), Format::f32};
   };
   for (int64_t i = 0; i < count; i += kPageTokens)
     infer_dot({scores + i, kSplit, q.qa, a.row(), q.heads, false}, page(i), std::min(kPageTokens, count - i), a.row());
@@ -60,24 +61,27 @@ void attend(float* u, float* scratch, const Query& q) {
 /// One task's share of the rows of u and qa.
 class Work {
  public:
-  Work(const Tensor& u, const Tensor& qa, const LatentCache& cache, const Tensor& position_T, const LatentShape& shape)
-      : u_(u), qa_(qa), cache_(cache), position_(position_T.ptr<int32_t>()), shape_(shape) {}
+  Work(const Tensor& u, const Tensor& qa, const Tensor& rows, const CachePlaces& places, const LatentShape& shape)
+      : u_(u), qa_(qa), rows_(rows), places_(places), shape_(shape) {}
 
   int64_t groups() const { return (shape_.heads + kHeads - 1) / kHeads; }
   int64_t tasks() const { return u_.rows() * groups(); }
   Query query(int64_t task) const {
     const int64_t t = task / groups(), h = task % groups() * kHeads;
-    return {cache_, shape_, static_cast<const float*>(qa_.at(t, h * shape_.row())), std::min(kHeads, shape_.heads - h),
-            int64_t{position_[t]} + 1};
+    return {rows_,
+            static_cast<const int32_t*>(places_.pages_SP.at(places_.sequence_T.ptr<int32_t>()[t])),
+            shape_,
+            static_cast<const float*>(qa_.at(t, h * shape_.row())),
+            std::min(kHeads, shape_.heads - h),
+            int64_t{places_.position_T.ptr<int32_t>()[t]} + 1};
   }
   float* out(int64_t task) const {
     return static_cast<float*>(u_.at(task / groups(), task % groups() * kHeads * shape_.latent));
   }
 
  private:
-  const Tensor &u_, &qa_;
-  const LatentCache& cache_;
-  const int32_t* position_;
+  const Tensor &u_, &qa_, &rows_;
+  const CachePlaces& places_;
   const LatentShape& shape_;
 };
 
@@ -87,11 +91,12 @@ void attend_apart(Stream& s, const Work& work, int64_t splits, const LatentShape
   float* parts = s.shared_scratch(static_cast<size_t>(work.tasks() * splits * width));
   const auto part_of = [&](int64_t task, int64_t split) { return parts + (task * splits + split) * width; };
   const auto sums_of = [&](float* part) { return reinterpret_cast<SoftmaxPart*>(part + kHeads * a.latent); };
-  s.pool().run(work.tasks() * splits, [&](int64_t i, int thread) {
-    const Query q = work.query(i / splits);
-    float* part = part_of(i / splits, i % splits);
-    if (i % splits * kSplit < q.keys)
-      attend_split(part, sums_of(part), s.scratch(thread, static_cast<size_t>(kHeads * kSplit)), q, i % splits);
+  s.pool().run(work.tasks() * splits, [&](int64_t i, int thread) {  // groups of heads share the rows of a split
+    const int64_t task = i % work.tasks(), split = i / work.tasks();
+    const Query q = work.query(task);
+    float* part = part_of(task, split);
+    if (split * kSplit < q.keys)
+      attend_split(part, sums_of(part), s.scratch(thread, static_cast<size_t>(kHeads * kSplit)), q, split);
   });
   s.pool().run(work.tasks(), [&](int64_t task, int) {
     const Query q = work.query(task);
@@ -115,11 +120,13 @@ void for_each_head(Stream& s, const LatentShape& a, int64_t work, Fn&& fn) {
 
 }  // namespace
 
-void infer_cache_rows(Stream&, const LatentCache& cache, const Tensor& x_TA, const Tensor& position_T) {
-  const int32_t *position = position_T.ptr<int32_t>(), *pages = cache.pages.ptr<int32_t>();
-  for (int64_t t = 0; t < x_TA.rows(); ++t)
-    std::memcpy(cache.rows.at(pages[position[t] / kPageTokens] * kPageTokens + position[t] % kPageTokens), x_TA.at(t),
+void infer_cache_rows(Stream&, Tensor rows, const Tensor& x_TA, const CachePlaces& places) {
+  const int32_t *position = places.position_T.ptr<int32_t>(), *sequence = places.sequence_T.ptr<int32_t>();
+  for (int64_t t = 0; t < x_TA.rows(); ++t) {
+    const int32_t page = *static_cast<const int32_t*>(places.pages_SP.at(sequence[t], position[t] / kPageTokens));
+    std::memcpy(rows.at(page * kPageTokens + position[t] % kPageTokens), x_TA.at(t),
                 static_cast<size_t>(x_TA.cols()) * sizeof(float));
+  }
 }
 
 void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_b, const LatentShape& a) {
@@ -147,11 +154,11 @@ void infer_expand_value(Stream& s, Tensor o, const Tensor& u, const Matrix& kv_b
   });
 }
 
-void infer_attention(Stream& s, Tensor u, const Tensor& qa, const LatentCache& cache, const Tensor& position_T,
+void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, const CachePlaces& places,
                      const LatentShape& a) {
-  const Work work(u, qa, cache, position_T, a);
+  const Work work(u, qa, rows, places, a);
   int64_t longest = 0;
-  for (int64_t t = 0; t < u.rows(); ++t) longest = std::max<int64_t>(longest, position_T.ptr<int32_t>()[t]);
+  for (int64_t t = 0; t < u.rows(); ++t) longest = std::max<int64_t>(longest, places.position_T.ptr<int32_t>()[t]);
   const int64_t splits = longest / kSplit + 1;
   if (splits > 1 && work.tasks() < 4 * s.threads()) return attend_apart(s, work, splits, a);
   const int64_t size = std::min(kHeads, a.heads) * (longest + 1) * (a.row() + a.latent);

@@ -4,6 +4,9 @@
 
 #include "ops/cpu/fp8_tile.h"
 
+// Vectors in arrays, which SVE does not allow.
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/infer_block.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -13,170 +16,148 @@
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 
-inline void put(float* y, V v, bool add) { *y = add ? *y + sum(v) : sum(v); }
+// Tiles differ in shape only: an output is one chain over k, in vectors, whatever the tile.
+constexpr int kQuad = 4;  // outputs of a dot product that are summed over lanes together
+constexpr bool kManyRegisters = HWY_TARGET <= HWY_AVX3 || !HWY_ARCH_X86;
 
-// The tiles below differ in shape only. k runs over whole vectors, then once over the rest, padded with zeros.
-template <class W>
-void dot_4x3(const InferRows& r, const W* w, int64_t ld, int64_t depth) {
-  V a0 = hn::Zero(F()), a1 = a0, a2 = a0, b0 = a0, b1 = a0, b2 = a0, c0 = a0, c1 = a0, c2 = a0, d0 = a0, d1 = a0,
-    d2 = a0;
-  const auto step = [&](V x0, V x1, V x2, V x3, V w0, V w1, V w2) HWY_ATTR {
-    a0 = hn::MulAdd(x0, w0, a0), a1 = hn::MulAdd(x0, w1, a1), a2 = hn::MulAdd(x0, w2, a2);
-    b0 = hn::MulAdd(x1, w0, b0), b1 = hn::MulAdd(x1, w1, b1), b2 = hn::MulAdd(x1, w2, b2);
-    c0 = hn::MulAdd(x2, w0, c0), c1 = hn::MulAdd(x2, w1, c1), c2 = hn::MulAdd(x2, w2, c2);
-    d0 = hn::MulAdd(x3, w0, d0), d1 = hn::MulAdd(x3, w1, d1), d2 = hn::MulAdd(x3, w2, d2);
-  };
-  const float *x0 = r.x, *x1 = x0 + r.ldx, *x2 = x1 + r.ldx, *x3 = x2 + r.ldx;
-  int64_t k = 0;
-  for (; k + lanes() <= depth; k += lanes())
-    step(load(x0 + k), load(x1 + k), load(x2 + k), load(x3 + k), load(w + k), load(w + ld + k), load(w + 2 * ld + k));
-  if (const int64_t n = depth - k; n > 0)
-    step(load_n(x0 + k, n), load_n(x1 + k, n), load_n(x2 + k, n), load_n(x3 + k, n), load_n(w + k, n),
-         load_n(w + ld + k, n), load_n(w + 2 * ld + k, n));
-  float *y0 = r.y, *y1 = y0 + r.ldy, *y2 = y1 + r.ldy, *y3 = y2 + r.ldy;
-  put(y0, a0, r.add), put(y0 + 1, a1, r.add), put(y0 + 2, a2, r.add);
-  put(y1, b0, r.add), put(y1 + 1, b1, r.add), put(y1 + 2, b2, r.add);
-  put(y2, c0, r.add), put(y2 + 1, c1, r.add), put(y2 + 2, c2, r.add);
-  put(y3, d0, r.add), put(y3 + 1, d1, r.add), put(y3 + 2, d2, r.add);
+#if HWY_TARGET == HWY_SCALAR
+struct Sums {
+  float value[kQuad];
+};
+HWY_INLINE Sums sum_quad(const V* v) {
+  return {{hn::GetLane(v[0]), hn::GetLane(v[1]), hn::GetLane(v[2]), hn::GetLane(v[3])}};
 }
-
-template <class W>
-void dot_2x4(const InferRows& r, const W* w, int64_t ld, int64_t depth) {
-  V a0 = hn::Zero(F()), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
-  const auto step = [&](V x0, V x1, V w0, V w1, V w2, V w3) HWY_ATTR {
-    a0 = hn::MulAdd(x0, w0, a0), a1 = hn::MulAdd(x0, w1, a1), a2 = hn::MulAdd(x0, w2, a2), a3 = hn::MulAdd(x0, w3, a3);
-    b0 = hn::MulAdd(x1, w0, b0), b1 = hn::MulAdd(x1, w1, b1), b2 = hn::MulAdd(x1, w2, b2), b3 = hn::MulAdd(x1, w3, b3);
-  };
-  const float *x0 = r.x, *x1 = x0 + r.ldx;
-  const W *w0 = w, *w1 = w0 + ld, *w2 = w1 + ld, *w3 = w2 + ld;
-  int64_t k = 0;
-  for (; k + lanes() <= depth; k += lanes())
-    step(load(x0 + k), load(x1 + k), load(w0 + k), load(w1 + k), load(w2 + k), load(w3 + k));
-  if (const int64_t n = depth - k; n > 0)
-    step(load_n(x0 + k, n), load_n(x1 + k, n), load_n(w0 + k, n), load_n(w1 + k, n), load_n(w2 + k, n),
-         load_n(w3 + k, n));
-  float *y0 = r.y, *y1 = y0 + r.ldy;
-  put(y0, a0, r.add), put(y0 + 1, a1, r.add), put(y0 + 2, a2, r.add), put(y0 + 3, a3, r.add);
-  put(y1, b0, r.add), put(y1 + 1, b1, r.add), put(y1 + 2, b2, r.add), put(y1 + 3, b3, r.add);
-}
-
-template <class W>
-void dot_1x8(const InferRows& r, const W* w, int64_t ld, int64_t depth) {
-  V a0 = hn::Zero(F()), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0;
-  const W *w0 = w, *w1 = w0 + ld, *w2 = w1 + ld, *w3 = w2 + ld, *w4 = w3 + ld, *w5 = w4 + ld, *w6 = w5 + ld,
-          *w7 = w6 + ld;
-  int64_t k = 0;
-  for (; k + lanes() <= depth; k += lanes()) {
-    const V x = load(r.x + k);
-    a0 = hn::MulAdd(x, load(w0 + k), a0), a1 = hn::MulAdd(x, load(w1 + k), a1);
-    a2 = hn::MulAdd(x, load(w2 + k), a2), a3 = hn::MulAdd(x, load(w3 + k), a3);
-    a4 = hn::MulAdd(x, load(w4 + k), a4), a5 = hn::MulAdd(x, load(w5 + k), a5);
-    a6 = hn::MulAdd(x, load(w6 + k), a6), a7 = hn::MulAdd(x, load(w7 + k), a7);
+HWY_INLINE void store_quad(const Sums& v, float* out) { std::copy_n(v.value, kQuad, out); }
+#else
+using F4 = hn::CappedTag<float, kQuad>;
+/// The sum of a vector's blocks of four lanes.
+template <class D>
+HWY_INLINE hn::Vec<F4> sum_blocks(D d, hn::Vec<D> v) {
+  if constexpr (hn::MaxLanes(D()) > kQuad) {
+    const hn::Half<D> half;
+    return sum_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  } else {
+    (void)d;
+    return v;
   }
-  if (const int64_t n = depth - k; n > 0) {
-    const V x = load_n(r.x + k, n);
-    a0 = hn::MulAdd(x, load_n(w0 + k, n), a0), a1 = hn::MulAdd(x, load_n(w1 + k, n), a1);
-    a2 = hn::MulAdd(x, load_n(w2 + k, n), a2), a3 = hn::MulAdd(x, load_n(w3 + k, n), a3);
-    a4 = hn::MulAdd(x, load_n(w4 + k, n), a4), a5 = hn::MulAdd(x, load_n(w5 + k, n), a5);
-    a6 = hn::MulAdd(x, load_n(w6 + k, n), a6), a7 = hn::MulAdd(x, load_n(w7 + k, n), a7);
-  }
-  put(r.y, a0, r.add), put(r.y + 1, a1, r.add), put(r.y + 2, a2, r.add), put(r.y + 3, a3, r.add);
-  put(r.y + 4, a4, r.add), put(r.y + 5, a5, r.add), put(r.y + 6, a6, r.add), put(r.y + 7, a7, r.add);
 }
-
-template <class W>
-void dot_1x1(const InferRows& r, const W* w, int64_t depth) {
-  V a = hn::Zero(F());
-  for (int64_t k = 0; k < depth; k += lanes()) a = hn::MulAdd(load_n(r.x + k, depth - k), load_n(w + k, depth - k), a);
-  put(r.y, a, r.add);
+/// The sums over the lanes of four vectors.
+HWY_INLINE hn::Vec<F4> sum_quad(const V* v) {
+  const F d;
+  const hn::Repartition<double, F> d64;
+  const V a = hn::Add(hn::InterleaveLower(d, v[0], v[1]), hn::InterleaveUpper(d, v[0], v[1]));
+  const V b = hn::Add(hn::InterleaveLower(d, v[2], v[3]), hn::InterleaveUpper(d, v[2], v[3]));
+  const auto a64 = hn::BitCast(d64, a), b64 = hn::BitCast(d64, b);
+  return sum_blocks(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, a64, b64)),
+                               hn::BitCast(d, hn::InterleaveUpper(d64, a64, b64))));
 }
+HWY_INLINE void store_quad(hn::Vec<F4> v, float* out) { hn::StoreU(v, F4(), out); }
+#endif
 
 inline InferRows shifted(const InferRows& r, int64_t row, int64_t col) {
   return {r.y + row * r.ldy + col, r.ldy, r.x + row * r.ldx, r.ldx, r.rows - row, r.add};
 }
 
+/// M rows times kQuads quads of outputs, of which the first `outs` exist.
+template <int M, int kQuads, class W>
+HWY_INLINE void dot_tile(const InferRows& r, const W* w, int64_t ld, int64_t outs, int64_t depth) {
+  constexpr int N = kQuad * kQuads;
+  V acc[M * N];
+  const W* weights[N];
+  const float* x[M];
+  HWY_UNROLL(16)
+  for (int i = 0; i < M * N; ++i) acc[i] = hn::Zero(F());
+  HWY_UNROLL(16)
+  for (int j = 0; j < N; ++j) weights[j] = w + std::min<int64_t>(j, outs - 1) * ld;
+  HWY_UNROLL(4)
+  for (int m = 0; m < M; ++m) x[m] = r.x + m * r.ldx;
+  const auto step = [&](auto&& get, int64_t k) HWY_ATTR {
+    V row[M];
+    HWY_UNROLL(4)
+    for (int m = 0; m < M; ++m) row[m] = get(x[m] + k);
+    HWY_UNROLL(16)
+    for (int j = 0; j < N; ++j) {
+      const V v = get(weights[j] + k);
+      HWY_UNROLL(4)
+      for (int m = 0; m < M; ++m) acc[m * N + j] = hn::MulAdd(row[m], v, acc[m * N + j]);
+    }
+  };
+  int64_t k = 0;
+  for (; k + lanes() <= depth; k += lanes()) step([](const auto* p) HWY_ATTR { return load(p); }, k);
+  if (const int64_t n = depth - k; n > 0) step([n](const auto* p) HWY_ATTR { return load_n(p, n); }, k);
+  for (int m = 0; m < M; ++m)
+    for (int q = 0; q < kQuads; ++q) {
+      float sums[kQuad], *y = r.y + m * r.ldy + q * kQuad;
+      store_quad(sum_quad(acc + m * N + q * kQuad), sums);
+      for (int64_t j = 0; j < std::min<int64_t>(kQuad, outs - q * kQuad); ++j) y[j] = r.add ? y[j] + sums[j] : sums[j];
+    }
+}
+
+template <int M, int kQuads, class W>
+void dot_strip(const InferRows& r, const W* w, int64_t ld, int64_t outs, int64_t depth) {
+  for (int64_t j = 0; j < outs; j += kQuads * kQuad)
+    dot_tile<M, kQuads>(shifted(r, 0, j), w + j * ld, ld, std::min<int64_t>(kQuads * kQuad, outs - j), depth);
+}
+
 template <class W>
 void dot_rows(const InferRows& r, const W* w, int64_t ld, int64_t outs, int64_t depth) {
+  constexpr int kRows = kManyRegisters ? 4 : 2;
   int64_t i = 0;
-  const auto single = [&](int64_t row, int64_t j) HWY_ATTR { dot_1x1(shifted(r, row, j), w + j * ld, depth); };
-  for (; i + 4 <= r.rows; i += 4) {
-    int64_t j = 0;
-    for (; j + 3 <= outs; j += 3) dot_4x3(shifted(r, i, j), w + j * ld, ld, depth);
-    for (; j < outs; ++j)
-      for (int64_t row = i; row < i + 4; ++row) single(row, j);
-  }
-  for (; i + 2 <= r.rows; i += 2) {
-    int64_t j = 0;
-    for (; j + 4 <= outs; j += 4) dot_2x4(shifted(r, i, j), w + j * ld, ld, depth);
-    for (; j < outs; ++j) single(i, j), single(i + 1, j);
-  }
-  for (; i < r.rows; ++i) {
-    int64_t j = 0;
-    for (; j + 8 <= outs; j += 8) dot_1x8(shifted(r, i, j), w + j * ld, ld, depth);
-    for (; j < outs; ++j) single(i, j);
-  }
+  for (; i + kRows <= r.rows; i += kRows) dot_strip<kRows, 1>(shifted(r, i, 0), w, ld, outs, depth);
+  for (; i < r.rows; ++i) dot_strip<1, 2>(shifted(r, i, 0), w, ld, outs, depth);
 }
 
-// `n` columns from the tile's first on exist; it is 2 vectors wide.
-template <class W>
-void axpy_4x2(const InferRows& r, const W* w, int64_t ld, int64_t n, int64_t depth) {
-  const int64_t n1 = n - lanes();
-  float *y0 = r.y, *y1 = y0 + r.ldy, *y2 = y1 + r.ldy, *y3 = y2 + r.ldy;
-  V a0 = hn::Zero(F()), a1 = a0, b0 = a0, b1 = a0, c0 = a0, c1 = a0, d0 = a0, d1 = a0;
-  if (r.add) {
-    a0 = load_n(y0, n), b0 = load_n(y1, n), c0 = load_n(y2, n), d0 = load_n(y3, n);
-    if (n1 > 0)
-      a1 = load_n(y0 + lanes(), n1), b1 = load_n(y1 + lanes(), n1), c1 = load_n(y2 + lanes(), n1),
-      d1 = load_n(y3 + lanes(), n1);
+/// M rows times N vectors of outputs, all whole.
+template <int M, int N, class W>
+HWY_INLINE void axpy_tile(const InferRows& r, const W* w, int64_t ld, int64_t depth) {
+  const int64_t L = lanes();
+  V acc[M * N];
+  HWY_UNROLL(4)
+  for (int m = 0; m < M; ++m) {
+    HWY_UNROLL(4)
+    for (int n = 0; n < N; ++n) acc[m * N + n] = r.add ? load(r.y + m * r.ldy + n * L) : hn::Zero(F());
   }
   for (int64_t k = 0; k < depth; ++k) {
-    const V w0 = load_n(w + k * ld, n), w1 = n1 > 0 ? load_n(w + k * ld + lanes(), n1) : hn::Zero(F());
-    const float* x = r.x + k;
-    const V x0 = hn::Set(F(), x[0]), x1 = hn::Set(F(), x[r.ldx]);
-    a0 = hn::MulAdd(x0, w0, a0), a1 = hn::MulAdd(x0, w1, a1);
-    b0 = hn::MulAdd(x1, w0, b0), b1 = hn::MulAdd(x1, w1, b1);
-    const V x2 = hn::Set(F(), x[2 * r.ldx]), x3 = hn::Set(F(), x[3 * r.ldx]);
-    c0 = hn::MulAdd(x2, w0, c0), c1 = hn::MulAdd(x2, w1, c1);
-    d0 = hn::MulAdd(x3, w0, d0), d1 = hn::MulAdd(x3, w1, d1);
+    V v[N];
+    HWY_UNROLL(4)
+    for (int n = 0; n < N; ++n) v[n] = load(w + k * ld + n * L);
+    HWY_UNROLL(4)
+    for (int m = 0; m < M; ++m) {
+      const V x = hn::Set(F(), r.x[m * r.ldx + k]);
+      HWY_UNROLL(4)
+      for (int n = 0; n < N; ++n) acc[m * N + n] = hn::MulAdd(x, v[n], acc[m * N + n]);
+    }
   }
-  store_n(a0, y0, n), store_n(b0, y1, n), store_n(c0, y2, n), store_n(d0, y3, n);
-  if (n1 > 0)
-    store_n(a1, y0 + lanes(), n1), store_n(b1, y1 + lanes(), n1), store_n(c1, y2 + lanes(), n1),
-        store_n(d1, y3 + lanes(), n1);
+  HWY_UNROLL(4)
+  for (int m = 0; m < M; ++m) {
+    HWY_UNROLL(4)
+    for (int n = 0; n < N; ++n) store(acc[m * N + n], r.y + m * r.ldy + n * L);
+  }
 }
 
+/// One row times the first n <= lanes() outputs.
 template <class W>
-void axpy_1x1(const InferRows& r, const W* w, int64_t ld, int64_t n, int64_t depth) {
+void axpy_part(const InferRows& r, const W* w, int64_t ld, int64_t n, int64_t depth) {
   V a = r.add ? load_n(r.y, n) : hn::Zero(F());
   for (int64_t k = 0; k < depth; ++k) a = hn::MulAdd(hn::Set(F(), r.x[k]), load_n(w + k * ld, n), a);
   store_n(a, r.y, n);
 }
 
-template <class W>
-void axpy_1x4(const InferRows& r, const W* w, int64_t ld, int64_t depth) {
-  float* y = r.y;
-  const int64_t L = lanes();
-  V a0 = hn::Zero(F()), a1 = a0, a2 = a0, a3 = a0;
-  if (r.add) a0 = load(y), a1 = load(y + L), a2 = load(y + 2 * L), a3 = load(y + 3 * L);
-  for (int64_t k = 0; k < depth; ++k) {
-    const V x = hn::Set(F(), r.x[k]);
-    const W* row = w + k * ld;
-    a0 = hn::MulAdd(x, load(row), a0), a1 = hn::MulAdd(x, load(row + L), a1);
-    a2 = hn::MulAdd(x, load(row + 2 * L), a2), a3 = hn::MulAdd(x, load(row + 3 * L), a3);
-  }
-  store(a0, y), store(a1, y + L), store(a2, y + 2 * L), store(a3, y + 3 * L);
+template <int M, class W>
+void axpy_strip(const InferRows& r, const W* w, int64_t ld, int64_t outs, int64_t depth) {
+  constexpr int kVectors = kManyRegisters ? 4 : 2;
+  int64_t j = 0;
+  for (; j + kVectors * lanes() <= outs; j += kVectors * lanes())
+    axpy_tile<M, kVectors>(shifted(r, 0, j), w + j, ld, depth);
+  for (; j + lanes() <= outs; j += lanes()) axpy_tile<M, 1>(shifted(r, 0, j), w + j, ld, depth);
+  for (int m = 0; m < M && j < outs; ++m) axpy_part(shifted(r, m, j), w + j, ld, outs - j, depth);
 }
 
 template <class W>
 void axpy_rows(const InferRows& r, const W* w, int64_t ld, int64_t outs, int64_t depth) {
   int64_t i = 0;
-  for (; i + 4 <= r.rows; i += 4)
-    for (int64_t j = 0; j < outs; j += 2 * lanes()) axpy_4x2(shifted(r, i, j), w + j, ld, outs - j, depth);
-  for (; i < r.rows; ++i) {
-    int64_t j = 0;
-    for (; j + 4 * lanes() <= outs; j += 4 * lanes()) axpy_1x4(shifted(r, i, j), w + j, ld, depth);
-    for (; j < outs; j += lanes()) axpy_1x1(shifted(r, i, j), w + j, ld, outs - j, depth);
-  }
+  for (; i + 4 <= r.rows; i += 4) axpy_strip<4>(shifted(r, i, 0), w, ld, outs, depth);
+  for (; i < r.rows; ++i) axpy_strip<1>(shifted(r, i, 0), w, ld, outs, depth);
 }
 
 void dot(const InferRows& r, const InferWeights& w, int64_t outs, int64_t depth) {

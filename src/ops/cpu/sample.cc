@@ -82,7 +82,8 @@ int64_t count_for_share(std::vector<Candidate>& c, double share) {
   return end - c.begin();
 }
 
-/// Sets all but the most probable ids to 0: at most top_k, and no more than needed for the share top_p of their sum.
+/// Sets all but the most probable ids to 0: at most top_k, of these no more than needed for the share top_p of their
+/// sum, of these the ones not below min_p of the largest.
 void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
   std::vector<Candidate> c;
   c.reserve(static_cast<size_t>(n));
@@ -93,8 +94,21 @@ void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
     c.resize(static_cast<size_t>(rule.top_k));
   }
   if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_share(c, static_cast<double>(rule.top_p))));
+  float most = 0;
+  for (const Candidate& x : c) most = std::max(most, x.p);
   std::fill_n(p, n, 0.0f);
-  for (const Candidate& x : c) p[x.id] = x.p;
+  for (const Candidate& x : c)
+    if (x.p >= rule.min_p * most) p[x.id] = x.p;
+}
+
+/// p = logits with the repetition penalty; p may be logits.
+void penalise(float* p, const float* logits, int64_t V, const Tensor& seen, float penalty) {
+  if (p != logits) std::copy_n(logits, V, p);
+  const int32_t* ids = seen.ptr<int32_t>();
+  for (int64_t i = 0; i < seen.size(); ++i) {
+    float& logit = p[ids[i]];
+    logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
 }
 
 void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, const SamplingRule& rule) {
@@ -107,7 +121,7 @@ void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, c
   }
   HWY_DYNAMIC_DISPATCH(exponentials)(p, logits, limit, most, 1.0f / std::max(rule.temperature, kColdest));
   std::fill(p + limit, p + V, 0.0f);
-  if (rule.top_k > 0 || rule.top_p < 1) cut_tail(p, limit, rule);
+  if (rule.top_k > 0 || rule.top_p < 1 || rule.min_p > 0) cut_tail(p, limit, rule);
   HWY_DYNAMIC_DISPATCH(scale)(p, limit, static_cast<float>(1.0 / total(p, limit)));
 }
 
@@ -121,9 +135,17 @@ void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
   });
 }
 
-void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule) {
+void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
+                           const Tensor& seen) {
+  const int64_t V = logits.cols();
   s.pool().run(logits.rows(), [&](int64_t t, int) {
-    distribution_row(static_cast<float*>(p.at(t)), static_cast<const float*>(logits.at(t)), logits.cols(), limit, rule);
+    float* out = static_cast<float*>(p.at(t));
+    const float* row = static_cast<const float*>(logits.at(t));
+    if (seen && rule.repetition_penalty != 1) {
+      penalise(out, row, V, seen, rule.repetition_penalty);
+      row = out;
+    }
+    distribution_row(out, row, V, limit, rule);
   });
 }
 

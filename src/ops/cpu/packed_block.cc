@@ -1,0 +1,259 @@
+#include "ops/cpu/packed_block.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ops/cpu/packed_layout.h"
+
+// This file wants the target with byte products, and vectors in arrays, which SVE does not allow.
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#define HWY_WANT_AVX3_DL 1
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/packed_block.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "ops/cpu/dot_i8-inl.h"
+#include "ops/cpu/packed_tiles-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+
+/// Half-precision factors of the group's rows.
+inline VF load_factors(const std::byte* p) {
+  const hn::Rebind<hwy::float16_t, F> d16;
+  return hn::PromoteTo(F(), hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+/// Byte scales of the group's rows.
+template <class T>
+inline VF load_scales(const std::byte* p) {
+  const hn::Rebind<T, F> d8;
+  return hn::ConvertTo(F(), hn::PromoteTo(I32(), hn::LoadU(d8, reinterpret_cast<const T*>(p))));
+}
+
+/// M rows of x. Pointers, not a stride: each product then takes its activations from memory with one instruction.
+template <int M>
+struct Inputs {
+  RoundedRow layout;
+  const std::byte* row[M];
+  Inputs(const PackedJob& job, int64_t first) : layout(job.cols, kHasBytes) {
+    HWY_UNROLL(8)
+    for (int m = 0; m < M; ++m) row[m] = job.x + (first + m) * job.x_stride;
+  }
+  const Code* codes(int m, int64_t column) const { return reinterpret_cast<const Code*>(row[m]) + column; }
+  float scale(int m, int64_t block) const { return at<float>(m, layout.scale(), block); }
+  float scaled_sum(int m, int64_t block) const { return at<float>(m, layout.scaled_sum(), block); }
+  int32_t bias(int m, int64_t block) const { return at<int32_t>(m, layout.bias(), block); }
+  int32_t half_sum(int m, int64_t half) const { return at<int32_t>(m, layout.half_sums(), half); }
+
+ private:
+  template <class T>
+  T at(int m, int64_t part, int64_t i) const {
+    T v;
+    std::memcpy(&v, row[m] + part + 4 * i, 4);
+    return v;
+  }
+};
+
+/// sum[m] += products of `kQuads` vectors of codes with the activations from `column` on.
+template <int M, int kQuads>
+HWY_INLINE void dot_quads(VI* sum, const std::byte* codes, const Inputs<M>& x, int64_t column) {
+  HWY_UNROLL(8)
+  for (int q = 0; q < kQuads; ++q) {
+    if (M <= 2) hwy::Prefetch(codes + q * 4 * lanes() + kAhead);
+    const Weights w = spread(load_codes(codes + q * 4 * lanes()));
+    HWY_UNROLL(8)
+    for (int m = 0; m < M; ++m) sum[m] = dot(sum[m], w, x.codes(m, column + 4 * q));
+  }
+}
+
+/// One block of 32 columns, number b, at p.
+template <int M, bool kMinimum>
+HWY_INLINE void add_byte_32(VF* acc, const std::byte* p, const Inputs<M>& x, int64_t b) {
+  const int64_t L = lanes(), factors = kMinimum ? 2 : 1;
+  const bool biased = kHasBytes && !kMinimum;
+  VI sum[M];
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) sum[m] = biased ? hn::Set(I32(), x.bias(m, b)) : hn::Zero(I32());
+  dot_quads<M, 8>(sum, p + 2 * factors * L, x, 32 * b);
+  const VF scale = load_factors(p);
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) {
+    acc[m] = hn::MulAdd(hn::ConvertTo(F(), sum[m]), hn::Mul(scale, hn::Set(F(), x.scale(m, b))), acc[m]);
+    if (kMinimum) acc[m] = hn::MulAdd(load_factors(p + 2 * L), hn::Set(F(), x.scaled_sum(m, b)), acc[m]);
+  }
+}
+
+/// Sub-block i of 32 columns of block s, which begins at p.
+template <int M>
+HWY_INLINE void add_nibble_32(VF* acc, const std::byte* p, VF d, VF d_min, const Inputs<M>& x, int64_t s, int64_t i) {
+  const int64_t L = lanes(), b = 8 * s + i;
+  const std::byte* codes = p + 20 * L + i * 16 * L;
+  VI sum[M];
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) sum[m] = hn::Zero(I32());
+  HWY_UNROLL(8)
+  for (int q = 0; q < 4; ++q) {
+    if (M <= 2) hwy::Prefetch(codes + q * 4 * L + kAhead);
+    const VB both = load_codes(codes + q * 4 * L);
+    const Weights low = spread(low_nibbles(both)), high = spread(high_nibbles(both));
+    HWY_UNROLL(8)
+    for (int m = 0; m < M; ++m) {
+      sum[m] = dot(sum[m], low, x.codes(m, 32 * b + 4 * q));
+      sum[m] = dot(sum[m], high, x.codes(m, 32 * b + 16 + 4 * q));
+    }
+  }
+  const VF scale = hn::Mul(d, load_scales<uint8_t>(p + (4 + i) * L));
+  const VF minimum = hn::Mul(d_min, load_scales<uint8_t>(p + (12 + i) * L));
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) {
+    acc[m] = hn::MulAdd(hn::ConvertTo(F(), sum[m]), hn::Mul(scale, hn::Set(F(), x.scale(m, b))), acc[m]);
+    acc[m] = hn::NegMulAdd(minimum, hn::Set(F(), x.scaled_sum(m, b)), acc[m]);
+  }
+}
+
+/// Sub-block i of 16 columns of block s, which begins at p.
+template <int M>
+HWY_INLINE void add_byte_16(VF* acc, const std::byte* p, VF d, VF d_min, const Inputs<M>& x, int64_t s, int64_t i,
+                            int shift) {
+  const int64_t L = lanes(), half = 16 * s + i;
+  VI sum[M];
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) sum[m] = hn::Zero(I32());
+  dot_quads<M, 4>(sum, p + (36 + 16 * i) * L, x, 16 * half);
+  const std::byte* scales = p + (4 + i) * L;
+  const VF scale = hn::Mul(d, shift ? load_scales<int8_t>(scales) : load_scales<uint8_t>(scales));
+  const VF minimum = hn::Mul(d_min, load_scales<uint8_t>(p + (20 + i) * L));
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) {
+    const int32_t total = x.half_sum(m, half);
+    const float dx = x.scale(m, half / 2);
+    const VI v = hn::Sub(sum[m], hn::Set(I32(), shift ? total << shift : 0));
+    acc[m] = hn::MulAdd(hn::ConvertTo(F(), v), hn::Mul(scale, hn::Set(F(), dx)), acc[m]);
+    acc[m] = hn::NegMulAdd(minimum, hn::Set(F(), dx * static_cast<float>(total)), acc[m]);
+  }
+}
+
+template <PackedKind kKind, bool kMinimum>
+struct BlockTile {
+  const PackedJob& job;
+
+  template <int M, int G>
+  void run(int64_t row, int64_t group) const {
+    const Inputs<M> x(job, row);
+    const std::byte* p[G];
+    VF acc[G * M];
+    HWY_UNROLL(8)
+    for (int i = 0; i < G * M; ++i) acc[i] = hn::Zero(F());
+    HWY_UNROLL(2)
+    for (int g = 0; g < G; ++g) p[g] = job.weights + (group + g) * job.group_bytes;
+    const PackedBlock layout = packed_block(job.format);
+    const int64_t block_bytes = layout.row_bytes() * lanes(), blocks = job.cols / layout.columns;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t codes = block_bytes - layout.codes * lanes();  // where they begin
+      for (int64_t ahead = 0; M <= 2 && ahead < G * codes; ahead += 64)
+        hwy::Prefetch(p[ahead / codes] + b * block_bytes + kAhead + ahead % codes);
+      HWY_UNROLL(2)
+      for (int g = 0; g < G; ++g) add_block<M>(acc + g * M, p[g] + b * block_bytes, x, b);
+    }
+    HWY_UNROLL(2)
+    for (int g = 0; g < G; ++g) {
+      const int64_t out = (group + g) * lanes();
+      HWY_UNROLL(8)
+      for (int m = 0; m < M; ++m) put(acc[g * M + m], job.y + (row + m) * job.ldy + out, job.outs - out, job.add);
+    }
+  }
+
+ private:
+  template <int M>
+  HWY_INLINE void add_block(VF* acc, const std::byte* p, const Inputs<M>& x, int64_t b) const {
+    if constexpr (kKind == PackedKind::byte_32) {
+      add_byte_32<M, kMinimum>(acc, p, x, b);
+    } else {
+      const VF d = load_factors(p), d_min = load_factors(p + 2 * lanes());
+      const int shift = zero_shift(job.format);
+      for (int64_t i = 0; i < (kKind == PackedKind::nibble_32 ? 8 : 16); ++i)
+        if constexpr (kKind == PackedKind::nibble_32)
+          add_nibble_32<M>(acc, p, d, d_min, x, b, i);
+        else
+          add_byte_16<M>(acc, p, d, d_min, x, b, i, shift);
+    }
+  }
+};
+
+void block_groups(const PackedJob& job) {
+  switch (packed_kind(job.format)) {
+    case PackedKind::byte_32:
+      return has_minimum(job.format) ? for_each_tile(job, BlockTile<PackedKind::byte_32, true>{job})
+                                     : for_each_tile(job, BlockTile<PackedKind::byte_32, false>{job});
+    case PackedKind::nibble_32:
+      return for_each_tile(job, BlockTile<PackedKind::nibble_32, true>{job});
+    case PackedKind::byte_16:
+      return for_each_tile(job, BlockTile<PackedKind::byte_16, true>{job});
+  }
+}
+
+/// Four activations as the products take them: in order, or 0, 2, 1, 3.
+HWY_INLINE void store_codes(VI codes, Code* out) {
+#if HWY_TARGET == HWY_SCALAR
+  *out = static_cast<Code>(hn::GetLane(codes));
+#else
+  if constexpr (!kHasBytes) {
+    HWY_ALIGN int32_t order[HWY_MAX_BYTES / sizeof(int32_t)];
+    for (int32_t i = 0; i < static_cast<int32_t>(lanes()); ++i) order[i] = (i & ~3) + (i & 1) * 2 + (i >> 1 & 1);
+    codes = hn::TableLookupLanes(codes, hn::SetTableIndices(I32(), order));
+  }
+  const hn::Rebind<Code, I32> d;
+  hn::StoreU(hn::DemoteTo(d, codes), d, out);
+#endif
+}
+
+void round_one(const float* x, int64_t cols, std::byte* out) {
+  const RoundedRow layout(cols, kHasBytes);
+  Code* codes = reinterpret_cast<Code*>(out);
+  for (int64_t b = 0; b < layout.blocks; ++b) {
+    const float* in = x + 32 * b;
+    VF most = hn::Zero(F()), check = hn::Zero(F());  // check becomes NaN by NaN and infinity, which are not hidden
+    for (int64_t i = 0; i < 32; i += lanes()) {
+      const VF v = hn::LoadU(F(), in + i);
+      most = hn::Max(most, hn::Abs(v));
+      check = hn::MulAdd(v, hn::Zero(F()), check);
+    }
+    const float largest = hn::GetLane(hn::MaxOfLanes(F(), most));
+    const float scale = largest / 127 + hn::GetLane(hn::SumOfLanes(F(), check));
+    const VF inverse = hn::Set(F(), largest > 0 ? 127 / largest : 0);
+    int32_t sums[2] = {0, 0};
+    for (int64_t i = 0; i < 32; i += lanes()) {
+      const VI q = hn::NearestInt(hn::Mul(hn::LoadU(F(), in + i), inverse));
+      sums[i / 16] += hn::GetLane(hn::SumOfLanes(I32(), q));
+      store_codes(q, codes + 32 * b + i);
+    }
+    const float scaled = scale * static_cast<float>(sums[0] + sums[1]);
+    const int32_t bias = -128 * (sums[0] + sums[1]);
+    std::memcpy(out + layout.scale() + 4 * b, &scale, 4);
+    std::memcpy(out + layout.scaled_sum() + 4 * b, &scaled, 4);
+    std::memcpy(out + layout.bias() + 4 * b, &bias, 4);
+    std::memcpy(out + layout.half_sums() + 8 * b, sums, 8);
+  }
+}
+
+PackedTarget target() { return {lanes(), kHasBytes}; }
+
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(block_groups);
+HWY_EXPORT(round_one);
+HWY_EXPORT(target);
+
+void packed_block_groups(const PackedJob& job) { HWY_DYNAMIC_DISPATCH(block_groups)(job); }
+void round_row(const float* x, int64_t cols, std::byte* out) { HWY_DYNAMIC_DISPATCH(round_one)(x, cols, out); }
+PackedTarget packed_target() { return HWY_DYNAMIC_DISPATCH(target)(); }
+
+}  // namespace sluice::cpu
+#endif

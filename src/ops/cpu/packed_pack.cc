@@ -1,0 +1,241 @@
+// Blocks in file order -> groups of interleaved rows. Bit layouts: specification 10.4.
+#include <array>
+#include <cstring>
+
+#include "ops/cpu/packed_layout.h"
+
+namespace sluice::cpu {
+namespace {
+
+constexpr std::array<int8_t, 16> kIq4Values{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+/// One block of one row, taken apart. Scales and codes beyond the block's are left as they were.
+struct Parts {
+  uint16_t factor[2] = {};  // scale and minimum, half precision
+  uint8_t scale[16], minimum[16];
+  int8_t code[256];
+};
+
+uint16_t half_at(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
+
+/// Low nibbles are the first 16 codes, high nibbles the last; `fifth` holds a fifth bit for each.
+void nibbles_32(Parts& b, const uint8_t* q, uint32_t fifth, int minus) {
+  for (int i = 0; i < 16; ++i) {
+    b.code[i] = static_cast<int8_t>((q[i] & 15) + static_cast<int>((fifth >> i & 1) << 4) - minus);
+    b.code[i + 16] = static_cast<int8_t>((q[i] >> 4) + static_cast<int>((fifth >> (i + 16) & 1) << 4) - minus);
+  }
+}
+
+uint32_t word_at(const uint8_t* p) {
+  uint32_t v;
+  std::memcpy(&v, p, 4);
+  return v;
+}
+
+void take_byte_32(Parts& b, const uint8_t* p, Format format) {
+  b.factor[0] = half_at(p);
+  switch (format) {
+    case Format::q8_0:
+      std::memcpy(b.code, p + 2, 32);
+      break;
+    case Format::q4_0:
+      nibbles_32(b, p + 2, 0, 8);
+      break;
+    case Format::q4_1:
+      b.factor[1] = half_at(p + 2);
+      nibbles_32(b, p + 4, 0, 0);
+      break;
+    case Format::q5_0:
+      nibbles_32(b, p + 6, word_at(p + 2), 16);
+      break;
+    case Format::q5_1:
+      b.factor[1] = half_at(p + 2);
+      nibbles_32(b, p + 8, word_at(p + 4), 0);
+      break;
+    default:
+      for (int i = 0; i < 16; ++i) {
+        b.code[i] = kIq4Values[p[2 + i] & 15];
+        b.code[i + 16] = kIq4Values[p[2 + i] >> 4];
+      }
+  }
+}
+
+/// The eight 6-bit scales and minima of q4_k and q5_k; each is written `times` times.
+void scales_of_32(Parts& b, const uint8_t* s, int times) {
+  for (int j = 0; j < 8; ++j) {
+    const int sc = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    const int mn = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6) << 4;
+    for (int i = 0; i < times; ++i) {
+      b.scale[j * times + i] = static_cast<uint8_t>(sc);
+      b.minimum[j * times + i] = static_cast<uint8_t>(mn);
+    }
+  }
+}
+
+/// Codes as they are stored: byte = quad j | quad j + 4 << 4 of a sub-block. In the file a byte holds one code of each
+/// of two neighbouring sub-blocks.
+void take_q4_k(Parts& b, const uint8_t* p) {
+  constexpr uint32_t kLow = 0x0f0f0f0f;
+  b.factor[0] = half_at(p), b.factor[1] = half_at(p + 2);
+  scales_of_32(b, p + 4, 1);
+  uint32_t in[32], out[32];
+  std::memcpy(in, p + 16, 128);
+  for (int pair = 0; pair < 4; ++pair)
+    for (int j = 0; j < 4; ++j) {
+      const uint32_t x = in[8 * pair + j], y = in[8 * pair + 4 + j];
+      out[8 * pair + j] = (x & kLow) | (y & kLow) << 4;
+      out[8 * pair + 4 + j] = (x >> 4 & kLow) | (y & ~kLow);
+    }
+  std::memcpy(b.code, out, 128);
+}
+
+void take_q5_k(Parts& b, const uint8_t* p) {
+  b.factor[0] = half_at(p), b.factor[1] = half_at(p + 2);
+  scales_of_32(b, p + 4, 2);
+  const uint8_t *high = p + 16, *low = p + 48;
+  for (int j = 0; j < 128; ++j) {
+    int8_t* code = b.code + j / 32 * 64 + j % 32;
+    const int bit = j / 32 * 2, h = high[j % 32];
+    code[0] = static_cast<int8_t>((low[j] & 15) | (h >> bit & 1) << 4);
+    code[32] = static_cast<int8_t>((low[j] >> 4) | (h >> (bit + 1) & 1) << 4);
+  }
+}
+
+void take_q2_k(Parts& b, const uint8_t* p) {
+  b.factor[0] = half_at(p + 80), b.factor[1] = half_at(p + 82);
+  for (int j = 0; j < 16; ++j) b.scale[j] = p[j] & 15, b.minimum[j] = static_cast<uint8_t>(p[j] >> 4);
+  for (int i = 0; i < 256; ++i)
+    b.code[i] = static_cast<int8_t>(p[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3);
+}
+
+void take_q3_k(Parts& b, const uint8_t* p) {
+  const uint8_t *high = p, *low = p + 32, *s = p + 96;
+  b.factor[0] = half_at(p + 108);
+  for (int j = 0; j < 16; ++j) {
+    const int four = j < 8 ? s[j] & 15 : s[j - 8] >> 4, two = s[8 + j % 4] >> (j / 4 * 2) & 3;
+    b.scale[j] = static_cast<uint8_t>((four | two << 4) - 32);
+    b.minimum[j] = 0;
+  }
+  for (int i = 0; i < 256; ++i)  // the value is code - 4
+    b.code[i] = static_cast<int8_t>((low[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3) |
+                                    (high[i % 32] >> (i / 32) & 1) << 2);
+}
+
+void take_q6_k(Parts& b, const uint8_t* p) {
+  b.factor[0] = half_at(p + 208);
+  std::memcpy(b.scale, p + 192, 16);
+  std::memset(b.minimum, 0, 16);
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t *low = p + half * 64, *high = p + 128 + half * 32;
+    int8_t* code = b.code + half * 128;  // the value is code - 32
+    for (int l = 0; l < 32; ++l) {
+      code[l] = static_cast<int8_t>((low[l] & 15) | (high[l] & 3) << 4);
+      code[l + 32] = static_cast<int8_t>((low[l + 32] & 15) | (high[l] >> 2 & 3) << 4);
+      code[l + 64] = static_cast<int8_t>((low[l] >> 4) | (high[l] >> 4 & 3) << 4);
+      code[l + 96] = static_cast<int8_t>((low[l + 32] >> 4) | (high[l] >> 6) << 4);
+    }
+  }
+}
+
+void take(Parts& b, const uint8_t* p, Format format) {
+  switch (format) {
+    case Format::q2_k:
+      return take_q2_k(b, p);
+    case Format::q3_k:
+      return take_q3_k(b, p);
+    case Format::q4_k:
+      return take_q4_k(b, p);
+    case Format::q5_k:
+      return take_q5_k(b, p);
+    case Format::q6_k:
+      return take_q6_k(b, p);
+    default:
+      return take_byte_32(b, p, format);
+  }
+}
+
+/// Puts the parts of row `lane` of a group into its block.
+void put(std::byte* block, const Parts& b, const PackedBlock& layout, int64_t lanes, int64_t lane, int plus) {
+  for (int64_t f = 0; f < layout.factors; ++f) std::memcpy(block + 2 * (f * lanes + lane), &b.factor[f], 2);
+  std::byte* out = block + 2 * layout.factors * lanes;
+  for (int64_t i = 0; i < layout.scales; ++i) {
+    out[i * lanes + lane] = std::byte{b.scale[i]};
+    out[(layout.scales + i) * lanes + lane] = std::byte{b.minimum[i]};
+  }
+  out += 2 * layout.scales * lanes + 4 * lane;
+  const uint32_t bias = static_cast<uint32_t>(plus) * 0x01010101u;  // code + 128 modulo 256 is code xor 128
+  for (int64_t q = 0; q < layout.codes / 4; ++q) {
+    uint32_t quad;
+    std::memcpy(&quad, b.code + 4 * q, 4);
+    quad ^= bias;
+    std::memcpy(out + 4 * q * lanes, &quad, 4);
+  }
+}
+
+/// One row of a plain format into its lane of a group of zeros.
+template <class T>
+void put_plain(std::byte* group, const T* row, int64_t cols, int64_t lanes, int64_t lane, int64_t neighbours) {
+  T* out = reinterpret_cast<T*>(group);
+  for (int64_t k = 0; k < cols; ++k) out[(k / neighbours * lanes + lane) * neighbours + k % neighbours] = row[k];
+}
+
+void pack_plain(Stream& s, const PackedMatrix& out, const Matrix& w, int64_t lanes) {
+  const int64_t groups = (w.rows + lanes - 1) / lanes, bytes = plain_group_bytes(w.format, w.cols, lanes);
+  const int64_t row_size = w.cols * block_shape(w.format).bytes, blocks = (w.cols + kScaleCols - 1) / kScaleCols;
+  float* scales = reinterpret_cast<float*>(out.data + groups * bytes);
+  parallel_for(s, groups, std::max<int64_t>(1, 65536 / bytes), [&](int64_t g, int64_t end, int) {
+    for (; g < end; ++g) {
+      std::byte* group = out.data + g * bytes;
+      std::memset(group, 0, static_cast<size_t>(bytes));
+      for (int64_t lane = 0; lane < std::min(lanes, w.rows - g * lanes); ++lane) {
+        const std::byte* row = static_cast<const std::byte*>(w.data) + (g * lanes + lane) * row_size;
+        if (w.format == Format::f32)
+          put_plain(group, reinterpret_cast<const uint32_t*>(row), w.cols, lanes, lane, 1);
+        else if (w.format == Format::bf16)
+          put_plain(group, reinterpret_cast<const uint16_t*>(row), w.cols, lanes, lane, 2);
+        else
+          put_plain(group, reinterpret_cast<const uint8_t*>(row), w.cols, lanes, lane, 4);
+      }
+      for (int64_t b = 0; w.format == Format::fp8_128 && b < blocks; ++b)
+        scales[g * blocks + b] = w.scales[g * lanes / kScaleCols * w.scale_cols() + b];
+    }
+  });
+}
+
+}  // namespace
+
+size_t packed_bytes(Format format, int64_t rows, int64_t cols) {
+  const int64_t lanes = packed_target().lanes, groups = (rows + lanes - 1) / lanes;
+  if (!is_block_format(format)) {
+    const int64_t scales = format == Format::fp8_128 ? (cols + kScaleCols - 1) / kScaleCols * 4 : 0;
+    return static_cast<size_t>(groups * (plain_group_bytes(format, cols, lanes) + scales));
+  }
+  const PackedBlock layout = packed_block(format);
+  return static_cast<size_t>(groups * lanes * (cols / layout.columns) * layout.row_bytes());
+}
+
+void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
+  const PackedTarget target = packed_target();
+  if (!is_block_format(w.format)) return pack_plain(s, out, w, target.lanes);
+  const PackedBlock layout = packed_block(w.format);
+  const int64_t blocks = w.cols / layout.columns, block_bytes = layout.row_bytes() * target.lanes;
+  const int64_t source_row = row_bytes(w.format, w.cols), source_block = block_shape(w.format).bytes;
+  const int plus = target.has_bytes && has_signed_bytes(w.format) ? 128 : 0;
+  const int64_t groups = (w.rows + target.lanes - 1) / target.lanes;
+  parallel_for(s, groups, std::max<int64_t>(1, 65536 / (blocks * block_bytes)), [&](int64_t g, int64_t end, int) {
+    for (; g < end; ++g) {
+      std::byte* group = out.data + g * blocks * block_bytes;
+      if ((g + 1) * target.lanes > w.rows) std::memset(group, 0, static_cast<size_t>(blocks * block_bytes));
+      for (int64_t lane = 0; lane < std::min(target.lanes, w.rows - g * target.lanes); ++lane) {
+        const uint8_t* row = static_cast<const uint8_t*>(w.data) + (g * target.lanes + lane) * source_row;
+        for (int64_t b = 0; b < blocks; ++b) {
+          Parts parts;
+          take(parts, row + b * source_block, w.format);
+          put(group + b * block_bytes, parts, layout, target.lanes, lane, plus);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace sluice::cpu

@@ -1,0 +1,71 @@
+#include "ops/packed.h"
+
+#include "ops/block_format.h"
+
+namespace sluice {
+namespace {
+
+bool is_aligned(const std::byte* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
+
+void check_packed(const PackedMatrix& w) {
+  check(w.data && is_aligned(w.data) && w.rows > 0 && w.cols % block_shape(w.format).elements == 0,
+        "packed: expected aligned memory and whole blocks");
+}
+
+void check_product(const Tensor& y, const PreparedRows& x, const PackedMatrix& w) {
+  check(y.dtype == DType::f32 && y.rows() == x.rows && y.cols() == w.rows && x.cols == w.cols && x.data &&
+            x.kind == activations_of(w.format),
+        "packed_linear: expected y (T, N) f32 and x (T, K) as the format wants it");
+}
+
+}  // namespace
+
+bool is_packable(const Matrix& w) { return w.format != Format::f16 && w.cols % block_shape(w.format).elements == 0; }
+
+Activations activations_of(Format format) { return is_block_format(format) ? Activations::codes : Activations::floats; }
+
+size_t packed_bytes(Format format, int64_t rows, int64_t cols) {
+  check(format != Format::f16 && cols % block_shape(format).elements == 0, "packed_bytes: expected whole blocks");
+  return cpu::packed_bytes(format, rows, cols);
+}
+
+void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
+  check_packed(out);
+  check(out.format == w.format && out.rows == w.rows && out.cols == w.cols, "pack_matrix: expected equal shapes");
+  if (!s.is_dry()) cpu::pack_matrix(s, out, w);
+}
+
+size_t prepared_row_bytes(int64_t cols, Activations kind) {
+  check(kind == Activations::floats || cols % 32 == 0, "prepared_row_bytes: expected whole blocks of 32");
+  return cpu::prepared_row_bytes(cols, kind);
+}
+
+void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
+  check(x.dtype == DType::f32 && x.rows() == out.rows && x.cols() == out.cols && is_aligned(out.data),
+        "prepare_rows: expected f32 rows and aligned memory");
+  if (!s.is_dry()) cpu::prepare_rows(s, out, x);
+}
+
+void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out) {
+  if (s.is_dry()) return;
+  check_packed(w);
+  check_product(y, x, w);
+  cpu::packed_linear(s, y, x, w, out);
+}
+
+void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
+                           std::span<const PackedMatrix> w) {
+  const int64_t E = static_cast<int64_t>(w.size());
+  check(E > 0 && offsets_E1.dtype == DType::i32 && offsets_E1.size() == E + 1,
+        "packed_grouped_linear: expected offsets (E + 1) i32");
+  if (s.is_dry()) return;
+  const int32_t* offset = offsets_E1.ptr<int32_t>();
+  for (int64_t e = 0; e < E; ++e) {
+    if (offset[e + 1] == offset[e]) continue;
+    check_packed(w[static_cast<size_t>(e)]);
+    check_product(y, x, w[static_cast<size_t>(e)]);
+  }
+  cpu::packed_grouped_linear(s, y, x, offsets_E1, w);
+}
+
+}  // namespace sluice

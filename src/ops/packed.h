@@ -1,0 +1,67 @@
+// Inference products with weights repacked for the machine's vectors. Row-invariant as everything in ops/infer.h: row i
+// has the same bits for any rows, neighbours and threads. T, R rows, K inputs, N outputs, E experts.
+//   block formats (specification 10.4)  activations rounded to 8 bits per block of 32, sums of a block exact in
+//                                       integers, blocks added in float32 in ascending order
+//   f32, bf16, fp8_128                  float32 activations, multiply-adds in ascending order of K; fp8 codes are
+//                                       multiplied by their scale first
+#pragma once
+#include <span>
+
+#include "base/stream.h"
+#include "ops/infer.h"
+#include "ops/matrix.h"
+
+namespace sluice {
+
+/// A weight matrix (rows x cols) in the layout of this machine; non-owning. Nothing is lost: the values are exactly
+/// those of the format it was packed from.
+struct PackedMatrix {
+  std::byte* data = nullptr;  // 64-byte aligned
+  Format format = Format::q8_0;
+  int64_t rows = 0, cols = 0;
+};
+
+/// Whether a matrix of this format and width can be packed: not f16, and whole blocks.
+bool is_packable(const Matrix& w);
+
+/// How activations enter the products with a format.
+enum class Activations : uint8_t { codes, floats };
+Activations activations_of(Format format);
+
+/// Bytes of a packed matrix.
+size_t packed_bytes(Format format, int64_t rows, int64_t cols);
+
+/// Fills `out` (its data and the shape and format of `w` set) from blocks in the order of the file.
+void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w);
+
+/// Activations as these products read them. In memory of the caller's, 64-byte aligned, prepared_row_bytes() per row.
+struct PreparedRows {
+  std::byte* data = nullptr;
+  int64_t rows = 0, cols = 0;
+  Activations kind = Activations::floats;
+};
+
+/// Bytes of one row of `cols` activations; for codes a multiple of 32.
+size_t prepared_row_bytes(int64_t cols, Activations kind);
+
+/// out = x_TK (f32, rows may be strided). Codes: per block of 32, scale amax/127, rounded to nearest even.
+void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x);
+
+/// y_TN (=|+=) x_TK w_NK'.
+void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out = Out::set);
+
+/// y_RN = x_RK w_NK' with the matrix of each row's expert; `offsets_E1` as in ops/linear.h. Matrices of experts without
+/// rows may be empty.
+void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
+                           std::span<const PackedMatrix> w);
+
+namespace cpu {
+decltype(sluice::packed_bytes) packed_bytes;
+decltype(sluice::pack_matrix) pack_matrix;
+decltype(sluice::prepared_row_bytes) prepared_row_bytes;
+decltype(sluice::prepare_rows) prepare_rows;
+decltype(sluice::packed_linear) packed_linear;
+decltype(sluice::packed_grouped_linear) packed_grouped_linear;
+}  // namespace cpu
+
+}  // namespace sluice

@@ -1,0 +1,179 @@
+#include "ops/sample.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "op_test.h"
+#include "ops/ref/sample.h"
+
+namespace sluice::test {
+namespace {
+
+std::vector<float> distribution(std::vector<float> logits, const SamplingRule& rule, int64_t limit = 0,
+                                std::vector<int32_t> seen = {}) {
+  const Tensor t(logits.data(), {1, static_cast<int64_t>(logits.size())});
+  sampling_distribution(stream(1), t, t, limit ? limit : t.cols(), rule,
+                        Tensor(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())}));
+  return logits;
+}
+
+/// Logits of given probabilities.
+std::vector<float> logs(const std::vector<float>& p) {
+  std::vector<float> out;
+  for (const float v : p) out.push_back(std::log(v));
+  return out;
+}
+
+void expect_near(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-6) << i;
+}
+
+SamplingRule with_min_p(float min_p, SamplingRule rule = {}) {
+  rule.min_p = min_p;
+  return rule;
+}
+
+SamplingRule with_penalty(float penalty, SamplingRule rule = {}) {
+  rule.repetition_penalty = penalty;
+  return rule;
+}
+
+SamplingRule cuts(float temperature, int64_t top_k, float top_p) {
+  SamplingRule rule;
+  rule.temperature = temperature;
+  rule.top_k = top_k;
+  rule.top_p = top_p;
+  return rule;
+}
+
+TEST(SamplingDistribution, Temperature) {
+  expect_near(distribution(logs({.1f, .2f, .7f}), {}), {.1f, .2f, .7f});
+  const float total = .01f + .04f + .49f;
+  expect_near(distribution(logs({.1f, .2f, .7f}), cuts(.5f, 0, 1)), {.01f / total, .04f / total, .49f / total});
+  expect_near(distribution({1, 3, 3, 2}, cuts(0, 0, 1)), {0, 1, 0, 0});  // the first of the largest
+  expect_near(distribution({1, 3, 2}, cuts(1e-20f, 0, 1)), {0, 1, 0});
+  expect_near(distribution({1000, 999, -1000}, {}), {1 / (1 + std::exp(-1.f)), 1 - 1 / (1 + std::exp(-1.f)), 0});
+}
+
+TEST(SamplingDistribution, TopK) {
+  expect_near(distribution(logs({.1f, .4f, .2f, .3f}), cuts(1, 2, 1)), {0, .4f / .7f, 0, .3f / .7f});
+  expect_near(distribution(logs({.25f, .25f, .25f, .25f}), cuts(1, 3, 1)), {1 / 3.f, 1 / 3.f, 1 / 3.f, 0});
+  expect_near(distribution(logs({.1f, .9f}), cuts(1, 9, 1)), {.1f, .9f});
+}
+
+TEST(SamplingDistribution, TopP) {
+  expect_near(distribution(logs({.1f, .4f, .2f, .3f}), cuts(1, 0, .65f)), {0, .4f / .7f, 0, .3f / .7f});
+  expect_near(distribution(logs({.1f, .4f, .2f, .3f}), cuts(1, 0, .75f)), {0, .4f / .9f, .2f / .9f, .3f / .9f});
+  expect_near(distribution(logs({.1f, .4f, .2f, .3f}), cuts(1, 0, 1e-6f)), {0, 1, 0, 0});
+  expect_near(distribution({0, 0, 0, 0}, cuts(1, 0, .5f)), {.5f, .5f, 0, 0});  // ties keep the lower ids
+  // After top_k: the share is one of what top_k has left.
+  expect_near(distribution(logs({.1f, .4f, .2f, .3f}), cuts(1, 2, .55f)), {0, 1, 0, 0});
+}
+
+TEST(SamplingDistribution, MinP) {
+  const std::vector<float> p = logs({.1f, .4f, .2f, .3f});
+  expect_near(distribution(p, with_min_p(.2f)), {.1f, .4f, .2f, .3f});
+  expect_near(distribution(p, with_min_p(.3f)), {0, .4f / .9f, .2f / .9f, .3f / .9f});
+  expect_near(distribution(p, with_min_p(.7f)), {0, .4f / .7f, 0, .3f / .7f});
+  expect_near(distribution({1, 3, 2, 3}, with_min_p(1)), {0, .5f, 0, .5f});  // the largest stay, all of them
+  // After temperature: .1 and .4 are 1 : 2 at temperature 2.
+  expect_near(distribution(logs({.1f, .4f}), with_min_p(.45f, cuts(2, 0, 1))), {1 / 3.f, 2 / 3.f});
+  // Cuts what top_k has left, which is as large in comparison to the most probable as before.
+  expect_near(distribution(p, with_min_p(.6f, cuts(1, 3, 1))), {0, .4f / .7f, 0, .3f / .7f});
+}
+
+TEST(SamplingDistribution, RepetitionPenalty) {
+  // Positive logits are divided, negative ones multiplied; 0 stays.
+  const std::vector<float> logits = {2, -1, 0, 1};
+  expect_near(distribution(logits, with_penalty(2), 0, {0, 1, 2}), distribution({1, -2, 0, 1}, {}));
+  expect_near(distribution(logits, with_penalty(.5f), 0, {0, 1, 2}), distribution({4, -.5f, 0, 1}, {}));
+  expect_near(distribution(logits, with_penalty(2)), distribution(logits, {}));
+  expect_near(distribution(logits, {}, 0, {0, 1}), distribution(logits, {}));
+  // Before temperature and the choice of the largest; ids beyond the limit may have been seen.
+  expect_near(distribution(logits, with_penalty(3, cuts(0, 0, 1)), 0, {0}), {0, 0, 0, 1});
+  expect_near(distribution(logits, with_penalty(2, cuts(.5f, 0, 1)), 3, {0, 3}),
+              distribution({1, -1, 0, -1e9f}, cuts(.5f, 0, 1)));
+}
+
+TEST(SamplingDistribution, LimitMasksPaddedIds) {
+  expect_near(distribution(logs({.1f, .1f, .8f}), {}, 2), {.5f, .5f, 0});
+  expect_near(distribution({1, 2, 3}, cuts(0, 0, 1), 2), {0, 1, 0});
+  expect_near(distribution(logs({.1f, .2f, .7f}), with_min_p(.4f), 2), {1 / 3.f, 2 / 3.f, 0});
+}
+
+/// Compares with the reference, on several numbers of threads, and in place; `seen` is one list for all rows.
+void compare(const Host& logits, int64_t limit, const SamplingRule& rule, std::vector<int32_t> seen) {
+  const Tensor ids(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())});
+  Host p(DType::f32, logits.rows(), logits.cols()), in_place = logits;
+  run({&p}, [&](Stream& s) { sampling_distribution(s, p, logits, limit, rule, ids); });
+  sampling_distribution(stream(2), in_place, in_place, limit, rule, ids);
+  EXPECT_TRUE(p.bytes() == in_place.bytes());
+  const Mat<double> got = p.get(), x = logits.get();
+  for (int64_t t = 0; t < x.rows; ++t) {
+    const auto row = x.data.begin() + t * x.cols;
+    const std::vector<double> expected = ref::sampling_distribution({row, row + x.cols}, limit, rule, seen);
+    for (int64_t i = 0; i < x.cols; ++i) {
+      const double e = expected[static_cast<size_t>(i)];
+      ASSERT_NEAR(got(t, i), e, 1e-5 * e + 1e-30) << "row " << t << " id " << i << " of " << x.cols;
+    }
+  }
+}
+
+const std::vector<SamplingRule>& rules() {
+  static const std::vector<SamplingRule> all = [] {
+    std::vector<SamplingRule> r;
+    for (const float temperature : {1.f, .7f, 1.9f})
+      for (const int64_t top_k : {0, 1, 40})
+        for (const float top_p : {1.f, .9f, .3f})
+          for (const float min_p : {0.f, .08f})
+            for (const float penalty : {1.f, 1.2f, .8f})
+              r.push_back(with_penalty(penalty, with_min_p(min_p, cuts(temperature, top_k, top_p))));
+    return r;
+  }();
+  return all;
+}
+
+TEST_P(FixedOpTest, SamplingDistributionIsTheReference) {
+  for (const auto& [V, limit] : {std::pair<int64_t, int64_t>{1, 1}, {7, 6}, {64, 64}, {1003, 990}}) {
+    const Host logits = random_as(DType::f32, 3, V, Rows::packed, 3);
+    std::vector<int32_t> seen;
+    for (int32_t id = static_cast<int32_t>(V) - 1; id >= 0; id -= 3) seen.push_back(id);
+    for (const SamplingRule& rule : rules()) compare(logits, limit, rule, seen);
+  }
+}
+
+TEST_P(FixedOpTest, SamplingDistributionKeepsTheLowerOfEqualIds) {
+  std::vector<double> values(2 * 300);
+  for (double& v : values) v = static_cast<double>(rng_.below(5)) * .5;
+  const Host logits = Host(DType::f32, 2, 300).set(values);
+  for (const SamplingRule& rule :
+       {cuts(1, 1, 1), cuts(1, 37, 1), cuts(1, 100, 1), cuts(.7f, 0, .41f), cuts(1, 80, .33f), with_min_p(1),
+        with_min_p(.5f, cuts(1, 90, 1)), with_penalty(2, cuts(1, 50, 1))})
+    compare(logits, 290, rule, {0, 3, 4, 8, 200, 295});
+}
+
+TEST_P(FixedOpTest, ArgmaxIsTheFirstOfTheLargest) {
+  for (const auto& [V, limit] : {std::pair<int64_t, int64_t>{1, 1}, {4, 2}, {100, 99}, {1003, 1000}}) {
+    std::vector<double> values(static_cast<size_t>(20 * V));
+    for (double& v : values) v = static_cast<double>(rng_.below(static_cast<uint64_t>(V))) - 2;
+    const Host logits = Host(DType::f32, 20, V).set(values);
+    Host ids(DType::i32, 20);
+    run({&ids}, [&, &limit = limit](Stream& s) { argmax(s, ids, logits, limit); });
+    for (int64_t t = 0; t < 20; ++t) {
+      const auto row = values.begin() + t * V;
+      EXPECT_EQ(ids.integers()[static_cast<size_t>(t)], std::max_element(row, row + limit) - row);
+    }
+  }
+}
+
+TEST(SamplingDistribution, RefusesRulesOutOfRange) {
+  for (const SamplingRule& rule : {cuts(-1, 0, 1), cuts(1, -1, 1), cuts(1, 0, 0), cuts(1, 0, 1.1f), with_min_p(-.1f),
+                                   with_min_p(1.1f), with_penalty(0), with_penalty(-1)})
+    EXPECT_THROW(distribution({1, 2}, rule), Bug);
+  EXPECT_THROW(distribution({1, 2}, {}, 3), Bug);
+  EXPECT_THROW(distribution({1, 2}, {}, -1), Bug);
+}
+
+}  // namespace
+}  // namespace sluice::test

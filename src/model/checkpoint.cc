@@ -99,22 +99,30 @@ void read_rows(const SafetensorsEntry& e, const SafetensorsEntry* scale, const M
       out[r * m.cols + c] *= scales[static_cast<size_t>((begin + r) / kBlockRows * m.scale_cols() + c / kBlockRows)];
 }
 
+/// A parameter's tensor, and its scales where it has codes.
+struct StoredTensor {
+  const SafetensorsEntry& values;
+  const SafetensorsEntry* scale = nullptr;
+};
+
+StoredTensor stored_tensor(const SafetensorsFolder& files, const Param& p) {
+  const Matrix& m = *p.matrix;
+  StoredTensor t{entry_of_shape(files, p.name, is_vector(p.kind) ? std::vector{m.cols} : std::vector{m.rows, m.cols})};
+  if (t.values.dtype == StDType::f8_e4m3)
+    t.scale = &entry_of_shape(files, p.name + "_scale_inv", {m.scale_rows(), m.scale_cols()});
+  return t;
+}
+
 void load_param(Stream& s, const SafetensorsFolder& files, const Param& p) {
   const Matrix& m = *p.matrix;
-  const SafetensorsEntry& e =
-      entry_of_shape(files, p.name, is_vector(p.kind) ? std::vector{m.cols} : std::vector{m.rows, m.cols});
-  const SafetensorsEntry* scale = nullptr;
-  if (e.dtype == StDType::f8_e4m3)
-    scale = &entry_of_shape(files, p.name + "_scale_inv", {m.scale_rows(), m.scale_cols()});
+  const auto [e, scale] = stored_tensor(files, p);
   if (scale && m.format == Format::fp8_128) {  // the released codes, bit for bit
     std::memcpy(m.data, e.bytes.data(), e.bytes.size());
     scale->read_f32(0, std::span(m.scales, static_cast<size_t>(m.scale_rows() * m.scale_cols())));
     return;
   }
-  const RowSource source = [&](const Param&, int64_t begin, int64_t rows, float* out) {
-    read_rows(e, scale, m, begin, rows, out);
-  };
-  stream_rows(s, p, source, [&](int64_t begin, int64_t n, const Tensor& rows) { store(s, slice(m, begin, n), rows); });
+  stream_rows(s, p, file_rows(files),
+              [&](int64_t begin, int64_t n, const Tensor& rows) { store(s, slice(m, begin, n), rows); });
 }
 
 /// Writes codes, scales or values of one tensor of the file.
@@ -156,7 +164,12 @@ fs::path resolve_checkpoint(const fs::path& folder) {
 
 HfConfig load_config(const fs::path& folder) {
   const fs::path file = folder / "config.json";
-  return parse_hf_config(read_file(file), file.string());
+  const HfConfig config = parse_hf_config(read_file(file), file.string());
+  // Two block sizes can give scales of the same shape, so the shapes alone would not tell.
+  if (const auto& q = config.quantization; q && (q->block_rows != kBlockRows || q->block_cols != kBlockRows))
+    fail("{}: quantization_config: weight_block_size: expected [{}, {}], found [{}, {}]", file.string(), kBlockRows,
+         kBlockRows, q->block_rows, q->block_cols);
+  return config;
 }
 
 Precision file_precision(const SafetensorsFolder& files) {
@@ -191,15 +204,18 @@ int64_t stored_mtp_modules(const SafetensorsFolder& files, const HfConfig& confi
 
 Model load_model(Stream& s, const fs::path& folder, Precision precision) {
   HfConfig config = load_config(folder);
-  // Two block sizes can give scales of the same shape, so the shapes alone would not tell.
-  if (const auto& q = config.quantization; q && (q->block_rows != kBlockRows || q->block_cols != kBlockRows))
-    fail("{}: quantization_config: weight_block_size: expected [{}, {}], found [{}, {}]",
-         (folder / "config.json").string(), kBlockRows, kBlockRows, q->block_rows, q->block_cols);
   const SafetensorsFolder files(folder);
   config.num_nextn_predict_layers = stored_mtp_modules(files, config);
   Model m = allocate_model(config, config.num_nextn_predict_layers, precision);
   for (const Param& p : parameters(m.weights)) load_param(s, files, p);
   return m;
+}
+
+RowSource file_rows(const SafetensorsFolder& files) {
+  return [&files](const Param& p, int64_t begin, int64_t rows, float* out) {
+    const StoredTensor t = stored_tensor(files, p);
+    read_rows(t.values, t.scale, *p.matrix, begin, rows, out);
+  };
 }
 
 std::vector<FileSum> save_checkpoint(Stream& s, const fs::path& folder, const HfConfig& config, ModelWeights& shapes,

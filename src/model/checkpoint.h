@@ -13,7 +13,7 @@ namespace sluice {
 /// Throws Error when neither is there.
 fs::path resolve_checkpoint(const fs::path& folder);
 
-/// Reads config.json of a checkpoint folder. Throws Error.
+/// Reads config.json of a checkpoint folder. Throws Error, also when its FP8 blocks are not 128 x 128.
 HfConfig load_config(const fs::path& folder);
 
 /// How the file holds its linear layers: F8_E4M3 -> fp8, BF16 and F16 -> bf16, else f32.
@@ -30,6 +30,10 @@ Model load_model(Stream& s, const fs::path& folder, Precision precision);
 /// Supplies rows [begin, begin + rows) of a matrix as packed float32; begin is a multiple of 128. Called from several
 /// threads at once.
 using RowSource = std::function<void(const Param& param, int64_t begin, int64_t rows, float* out)>;
+
+/// The rows of a folder's tensors, block scales applied; any `begin`. `files` must outlive it. When called it throws
+/// Error as load_model does.
+RowSource file_rows(const SafetensorsFolder& files);
 
 /// Writes config.json and model*.safetensors into `folder` (which exists) with weights from `source`, stored as
 /// `precision` says: f32; bf16 (biases f32); fp8 (linear layers E4M3 + weight_scale_inv, the rest as bf16). The MTP

@@ -15,6 +15,7 @@ struct Model {
   Precision precision = Precision::f32;
   ModelWeights weights;
   Arena memory{0};
+  std::shared_ptr<const void> files{};  // keeps the mapped files that weights point into alive
 };
 
 /// Memory for every weight of `c` with `mtp_modules` modules; uninitialised.

@@ -1,15 +1,19 @@
 // sluice chat: a conversation on the terminal.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/rng.h"
+#include "chat/fit.h"
 #include "chat/text_stream.h"
+#include "chat/thinking.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
-#include "tokenizer/chat_template.h"
 
 namespace sluice {
 namespace {
@@ -17,6 +21,8 @@ namespace {
 struct Arguments {
   InferenceOptions inference;
   SamplingOptions sampling;
+  std::string system;
+  bool show_thinking = false;
 };
 
 constexpr const char* kUserToken = "<｜User｜>";
@@ -52,56 +58,139 @@ class LineReader {
   std::string buffer_;
 };
 
-/// Writes the assistant's answer and returns its text.
-std::string answer(Session& session, const Inference& inference, GenerateOptions options,
-                   const std::vector<ChatTurn>& turns, uint64_t turn) {
-  std::vector<int32_t> ids;
-  const Tokenizer& tokenizer = inference.need_tokenizer();
-  tokenizer.encode(render_chat(turns, true), true, ids);
-  options.seed = mix64(options.seed + turn);
-  TextStream stream(tokenizer, {});
-  std::string text;
-  const auto put = [&](const std::string& piece) {
-    text += piece;
-    write_out(piece);
-  };
-  InterruptGuard::reset();
-  const GenerateResult result = generate(session, ids, options, [&](int32_t id) {
-    put(stream.push(id));
-    return !InterruptGuard::interrupted();
-  });
-  put(stream.finish());
-  InterruptGuard::reset();
-  write_out(result.finish == Finish::context_full ? "\n(the context is full: /reset starts again)\n" : "\n");
-  fmt::print(stderr, "[{}]\n", describe(result));
-  return text;
-}
+/// Shows one answer as it comes. A thinking section is one line with its number of tokens, or its text where that is
+/// wanted; dim on a terminal.
+class AnswerView {
+ public:
+  explicit AnswerView(bool show_thinking) : show_(show_thinking), terminal_(isatty(STDOUT_FILENO) == 1) {}
+
+  /// The next token's text.
+  void push(std::string_view piece) {
+    const bool was_thinking = splitter_.is_thinking();
+    const ThinkingSplitter::Parts parts = splitter_.push(piece);
+    tokens_ += was_thinking && splitter_.is_thinking();
+    put(parts);
+  }
+  void finish() {
+    put(splitter_.finish());
+    end_thinking();
+  }
+  /// The answer without its thinking, as the conversation remembers it.
+  const std::string& answer() const { return answer_; }
+
+ private:
+  void put(const ThinkingSplitter::Parts& parts) {
+    has_thought_ = has_thought_ || splitter_.is_thinking() || !parts.thinking.empty();
+    if (show_ && !parts.thinking.empty()) write_out(dim(parts.thinking));
+    if (!show_ && terminal_ && splitter_.is_thinking()) write_out("\r" + marker());
+    if (parts.answer.empty()) return;
+    end_thinking();
+    write_out(answer_.empty() && thought_ended_ ? parts.answer.substr(skipped_lines(parts.answer)) : parts.answer);
+    answer_ += parts.answer;
+  }
+
+  void end_thinking() {
+    if (!has_thought_ || thought_ended_) return;
+    thought_ended_ = true;
+    write_out(show_ ? "\n" : terminal_ ? "\r" + marker() + "\n" : marker() + "\n");
+  }
+
+  std::string marker() const { return dim(fmt::format("(thinking: {} tokens)", tokens_)); }
+  std::string dim(const std::string& text) const { return terminal_ ? "\x1b[2m" + text + "\x1b[0m" : text; }
+  static size_t skipped_lines(const std::string& text) { return std::min(text.find_first_not_of('\n'), text.size()); }
+
+  ThinkingSplitter splitter_;
+  const bool show_, terminal_;
+  bool has_thought_ = false, thought_ended_ = false;
+  int64_t tokens_ = 0;  // of the thinking
+  std::string answer_;
+};
+
+/// A conversation with its model.
+class Chat {
+ public:
+  explicit Chat(const Arguments& a)
+      : inference_(open_inference(a.inference)),
+        options_(generate_options(a.sampling, inference_)),
+        session_(open_session(inference_, a.sampling.draft)),
+        show_thinking_(a.show_thinking) {
+    if (!inference_.need_tokenizer().id_of(kUserToken))
+      fail("{}: expected a tokenizer with {}, a model that knows the chat format", inference_.path.string(),
+           kUserToken);
+    if (!a.system.empty()) system_.push_back({{"system", a.system}, {}});
+    reset();
+  }
+
+  std::string name() const { return inference_.path.string(); }
+
+  void reset() {
+    turns_ = system_;
+    num_answers_ = 0;
+  }
+
+  /// Answers `message`. Throws Error, and forgets the message, when it does not fit into the context.
+  void answer(const std::string& message) {
+    const std::vector<int32_t> ids = add_message(message);
+    GenerateOptions options = options_;
+    options.seed = mix64(options.seed + num_answers_++);
+    TextStream stream(*inference_.tokenizer, {});
+    AnswerView view(show_thinking_);
+    InterruptGuard::reset();
+    const GenerateResult result = generate(
+        *session_, ids, options,
+        [&](int32_t id) {
+          view.push(stream.push(id));
+          return !InterruptGuard::interrupted();
+        },
+        &drafting_);
+    view.push(stream.finish());
+    view.finish();
+    InterruptGuard::reset();
+    turns_.push_back({{"assistant", view.answer()}, {}});
+    write_out("\n");
+    fmt::print(stderr, "[{}]\n", describe(result));
+  }
+
+ private:
+  /// Adds the user's message and makes room for an answer; returns the prompt.
+  std::vector<int32_t> add_message(const std::string& message) {
+    const int64_t context = inference_.engine->context(), answer = std::min(options_.max_tokens, context / 4);
+    std::vector<ChatTurn> turns = turns_;
+    turns.push_back({{"user", message}, {}});
+    FittedChat chat = fit_chat(turns, *inference_.tokenizer, context - answer);
+    const int64_t tokens = static_cast<int64_t>(chat.ids.size());
+    if (tokens > context) fail("message: {} tokens do not fit into the context of {} (--ctx)", tokens, context);
+    if (chat.dropped)
+      fmt::print(stderr, "(the context of {} tokens is full: the oldest {} messages are forgotten)\n", context,
+                 chat.dropped);
+    turns_ = std::move(chat.turns);
+    return std::move(chat.ids);
+  }
+
+  Inference inference_;
+  GenerateOptions options_;
+  std::unique_ptr<Session> session_;
+  bool show_thinking_;
+  DraftSwitch drafting_;
+  std::vector<ChatTurn> system_, turns_;
+  uint64_t num_answers_ = 0;
+};
 
 void run(const Arguments& a) {
-  const Inference inference = open_inference(a.inference);
-  if (!inference.need_tokenizer().id_of(kUserToken))
-    fail("{}: expected a tokenizer with {}, a model that knows the chat format", inference.folder.string(), kUserToken);
-  const GenerateOptions options = generate_options(a.sampling, inference);
-  const auto session = open_session(inference, a.sampling.draft);
+  Chat chat(a);
   const InterruptGuard guard;
-  fmt::print(stderr, "{}: /reset forgets the conversation, /exit leaves, Ctrl-C stops an answer\n",
-             inference.folder.string());
+  fmt::print(stderr, "{}: /reset starts over, /exit leaves, Ctrl-C stops an answer\n", chat.name());
   LineReader reader;
-  std::vector<ChatTurn> turns;
-  std::string line;
-  for (uint64_t turn = 0; write_out("> "), reader.next(line);) {
+  for (std::string line; write_out("> "), reader.next(line);) {
     if (line == "/exit") return;
     if (line == "/reset") {
-      turns.clear();
-      continue;
-    }
-    if (line.empty()) continue;
-    turns.push_back({{"user", line}, {}});
-    try {
-      turns.push_back({{"assistant", answer(*session, inference, options, turns, turn++)}, {}});
-    } catch (const Error& e) {  // the conversation no longer fits into the context
-      turns.pop_back();
-      fmt::print(stderr, "{}\n", e.what());
+      chat.reset();
+    } else if (!line.empty()) {
+      try {
+        chat.answer(line);
+      } catch (const Error& e) {
+        fmt::print(stderr, "{}\n", e.what());
+      }
     }
   }
   write_out("\n");
@@ -115,7 +204,14 @@ void add_chat_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("chat", "Talk to a model on the terminal");
   add_inference_options(*command, a->inference);
   add_sampling_options(*command, a->sampling);
-  command->footer("Example: sluice chat --model out/chat-model --temperature 0.6");
+  command->add_option("--system", a->system, "system prompt: what the model is told first");
+  command->add_flag("--show-thinking", a->show_thinking,
+                    "show <think>...</think> at the beginning of an answer, which is else one line");
+  command->footer(
+      "/reset starts over, Ctrl-C stops an answer, /exit or Ctrl-D leaves. Thinking is not kept in the conversation.\n"
+      "A message needs room in the context (--ctx) for itself and an answer of --max-tokens or a quarter of the\n"
+      "context; to make it, the oldest messages are forgotten, never the system prompt, and one line says so.\n\n"
+      "Example: sluice chat --model out/chat-model --temperature 0.6");
   command->callback([a] { run(*a); });
 }
 

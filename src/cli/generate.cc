@@ -94,7 +94,10 @@ void add_generate_command(CLI::App& app) {
   add_sampling_options(*command, a->sampling);
   command->add_option("--stop", a->stops, "end before this string; may be given several times")->take_all();
   command->add_flag("--json", a->json, "print one JSON object at the end");
-  command->footer("Example: sluice generate --model out/demo --prompt 'She was' --max-tokens 100 --seed 1");
+  command->footer(
+      "A prompt that is longer than the context (--ctx) is an error. A text ends where the context is full; the last\n"
+      "line says so, and --json's finish_reason is stop, max_tokens or context_full.\n\n"
+      "Example: sluice generate --model out/demo --prompt 'She was' --max-tokens 100 --seed 1");
   command->callback([a] { run(*a); });
 }
 

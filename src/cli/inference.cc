@@ -4,6 +4,9 @@
 #include <random>
 #include <thread>
 
+#include "convert/gguf_config.h"
+#include "convert/gguf_model.h"
+#include "convert/gguf_tokenizer.h"
 #include "formats/hf_config.h"
 #include "model/checkpoint.h"
 
@@ -41,7 +44,9 @@ CLI::Validator number(double low, double high) {
 }  // namespace
 
 void add_inference_options(CLI::App& command, InferenceOptions& options) {
-  command.add_option("--model", options.model, "checkpoint folder, or a training run (its latest checkpoint)")
+  command
+      .add_option("--model", options.model,
+                  "checkpoint folder, training run (its latest checkpoint), or GGUF file (or its first part)")
       ->required();
   command.add_option("--threads", options.threads, "threads; 0: one per core")
       ->check(CLI::Range(0, 1024))
@@ -52,7 +57,7 @@ void add_inference_options(CLI::App& command, InferenceOptions& options) {
 }
 
 const Tokenizer& Inference::need_tokenizer() const {
-  if (!tokenizer) fail("{}: expected tokenizer.json for text; without it, give --ids", folder.string());
+  if (!tokenizer) fail("{}: expected a tokenizer for text; without one, give --ids", path.string());
   return *tokenizer;
 }
 
@@ -64,50 +69,85 @@ std::vector<int32_t> Inference::encode(std::string_view text, bool parse_special
   return ids;
 }
 
+namespace {
+
+/// Returns the number of MTP modules that config.json announces.
+int64_t open_folder(Inference& i, const fs::path& folder) {
+  i.path = resolve_checkpoint(folder);
+  if (has_tokenizer(i.path)) i.tokenizer.emplace(Tokenizer::load(i.path));
+  i.model = std::make_unique<Model>(load_model(*i.stream, i.path, file_precision(SafetensorsFolder(i.path))));
+  return load_config(i.path).num_nextn_predict_layers;
+}
+
+/// The same of a GGUF file.
+int64_t open_gguf(Inference& i, const fs::path& path) {
+  const auto file = std::make_shared<const GgufFile>(path);
+  i.path = file->path();
+  if (const auto data = read_gguf_tokenizer(file->metadata())) i.tokenizer.emplace(*data);
+  i.model = std::make_unique<Model>(load_gguf_model(*i.stream, file));
+  return read_gguf_config(file->metadata()).num_nextn_predict_layers;
+}
+
+}  // namespace
+
 Inference open_inference(const InferenceOptions& options) {
   Inference i;
-  i.folder = resolve_checkpoint(options.model);
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   i.stream = std::make_unique<Stream>(options.threads ? options.threads : cores);
-  if (fs::exists(i.folder / "tokenizer.json")) i.tokenizer.emplace(Tokenizer::load(i.folder));
-  i.model = std::make_unique<Model>(load_model(*i.stream, i.folder, file_precision(SafetensorsFolder(i.folder))));
-  if (load_config(i.folder).num_nextn_predict_layers > i.model->config.num_nextn_predict_layers)
-    fmt::print(stderr, "{}: announces an MTP module that its files do not hold: loaded without\n", i.folder.string());
-  i.engine = std::make_unique<Engine>(*i.stream, *i.model, EngineOptions{options.context, 0});
+  const auto gguf = find_gguf(options.model);
+  const int64_t mtp_modules = gguf ? open_gguf(i, *gguf) : open_folder(i, options.model);
+  if (mtp_modules > i.model->config.num_nextn_predict_layers)
+    fmt::print(stderr, "{}: announces an MTP module that its files do not hold: loaded without\n", i.path.string());
+  i.engine = std::make_unique<Engine>(*i.stream, *i.model, EngineOptions{options.context, options.cache_tokens});
   return i;
 }
 
 void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   static const std::map<std::string, Draft> kDrafts = {
-      {"off", Draft::off}, {"on", Draft::on}, {"auto", Draft::automatic}};
+      {"off", Draft::off}, {"on", Draft::on}, {"auto", Draft::automatic}, {"lookup", Draft::lookup}};
   command
       .add_option("--temperature", options.temperature,
                   "0: always the most probable token (default: generation_config.json's, else 0.8)")
       ->check(number(0, 100));
-  command
-      .add_option("--top-p", options.top_p,
-                  "draw from the most probable tokens that hold this share (default: the same, else 0.95)")
-      ->check(number(1e-6, 1));
-  command.add_option("--top-k", options.top_k, "draw from the k most probable tokens; 0: no limit")
+  command.add_option("--top-k", options.top_k, "then draw from the k most probable tokens; 0: no limit")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();
+  command
+      .add_option("--top-p", options.top_p,
+                  "of these from the most probable that hold this share (default: generation_config.json's, else 0.95)")
+      ->check(number(1e-6, 1));
+  command
+      .add_option("--min-p", options.min_p,
+                  "of these from those at least this many times as probable as the most probable (default: the same, "
+                  "else 0)")
+      ->check(number(0, 1));
+  command
+      .add_option("--repetition-penalty", options.repetition_penalty,
+                  "before all of this: divide positive and multiply negative logits of tokens in prompt and text by it "
+                  "(default: the same, else 1)")
+      ->check(number(1e-3, 1e3));
   command.add_option("--seed", options.seed, "same seed and options, same text (default: another one each time)");
   command.add_option("--max-tokens", options.max_tokens, "most tokens to write")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->capture_default_str();
   command
-      .add_option("--draft", options.draft, "draft with the MTP module: on, off, or auto (where it makes it faster)")
+      .add_option("--draft", options.draft,
+                  "draft tokens with the MTP module, else by looking up how the text went on before: on, off, auto (as "
+                  "long as it is measured to be faster), or lookup (even with an MTP module); the text is the same")
       ->transform(CLI::CheckedTransformer(kDrafts))
       ->default_str("auto");
 }
 
 GenerateOptions generate_options(const SamplingOptions& options, const Inference& inference) {
-  const HfGeneration defaults = generation_defaults(inference.folder);
+  const HfGeneration defaults = generation_defaults(inference.path);
   GenerateOptions g;
   g.max_tokens = options.max_tokens;
   g.rule.temperature = options.temperature.value_or(static_cast<float>(defaults.temperature.value_or(kTemperature)));
   g.rule.top_p = options.top_p.value_or(static_cast<float>(defaults.top_p.value_or(kTopP)));
   g.rule.top_k = options.top_k;
+  g.rule.min_p = options.min_p.value_or(static_cast<float>(defaults.min_p.value_or(0)));
+  g.rule.repetition_penalty =
+      options.repetition_penalty.value_or(static_cast<float>(defaults.repetition_penalty.value_or(1)));
   g.seed = options.seed ? *options.seed : std::random_device()();
   g.draft = options.draft;
   for (const int64_t id : inference.engine->config().eos_token_id) g.stop_ids.push_back(static_cast<int32_t>(id));
@@ -120,24 +160,24 @@ GenerateOptions generate_options(const SamplingOptions& options, const Inference
 }
 
 std::unique_ptr<Session> open_session(const Inference& inference, Draft draft) {
-  if (draft == Draft::on && !inference.engine->has_mtp())
-    fail("--draft on: {}: expected a checkpoint with an MTP module", inference.folder.string());
-  return std::make_unique<Session>(*inference.engine, draft != Draft::off && inference.engine->has_mtp());
+  const bool by_mtp = draft == Draft::on || draft == Draft::automatic;
+  return std::make_unique<Session>(*inference.engine, by_mtp && inference.engine->has_mtp());
 }
 
 std::string describe(const GenerateResult& r) {
   std::string line = fmt::format(
       "prompt {} tokens in {:.2f} s ({:.0f} tokens/s), text {} tokens in {:.2f} s ({:.1f} tokens/s)", r.prompt_tokens,
       r.prompt_seconds, rate(r.prompt_tokens - r.kept_tokens, r.prompt_seconds), r.tokens, r.seconds, writing_rate(r));
+  if (r.measured_slower) line += ", drafting off: measured slower";
   if (r.proposed)
-    line +=
-        fmt::format(", drafting {}: {} of {} proposals accepted ({:.0f}%)", r.drafting ? "on" : "found slower, off",
-                    r.accepted, r.proposed, 100.0 * static_cast<double>(r.accepted) / static_cast<double>(r.proposed));
+    line += fmt::format(", {} of {} drafts accepted ({:.0f}%)", r.accepted, r.proposed,
+                        100.0 * static_cast<double>(r.accepted) / static_cast<double>(r.proposed));
+  if (r.finish == Finish::context_full) line += ", context full (--ctx)";
   return line;
 }
 
 void add_statistics(JsonObject& json, const GenerateResult& r) {
-  static const char* const kReasons[] = {"stop", "max_tokens", "context", "stop"};
+  static const char* const kReasons[] = {"stop", "max_tokens", "context_full", "stop"};
   json.add("finish_reason", kReasons[static_cast<size_t>(r.finish)])
       .add("prompt_tokens", r.prompt_tokens)
       .add("tokens", r.tokens)
@@ -145,7 +185,8 @@ void add_statistics(JsonObject& json, const GenerateResult& r) {
       .add("seconds", r.seconds)
       .add("tokens_per_second", writing_rate(r))
       .add("draft_proposed", r.proposed)
-      .add("draft_accepted", r.accepted);
+      .add("draft_accepted", r.accepted)
+      .add("draft_measured_slower", r.measured_slower);
 }
 
 InterruptGuard::InterruptGuard() {

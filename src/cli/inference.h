@@ -15,8 +15,9 @@ namespace sluice {
 
 struct InferenceOptions {
   std::string model;
-  int threads = 0;      // 0: all cores
-  int64_t context = 0;  // 0: the model's
+  int threads = 0;           // 0: all cores
+  int64_t context = 0;       // 0: the model's
+  int64_t cache_tokens = 0;  // room for all sequences together; 0: for one of `context`
 };
 
 /// --model, --threads, --ctx.
@@ -24,40 +25,41 @@ void add_inference_options(CLI::App& command, InferenceOptions& options);
 
 /// A checkpoint in the formats of its file, ready to write with.
 struct Inference {
-  fs::path folder;
+  fs::path path;  // of the checkpoint folder or the GGUF file
   std::unique_ptr<Stream> stream;
   std::unique_ptr<Model> model;
   std::unique_ptr<Engine> engine;
-  std::optional<Tokenizer> tokenizer;  // where the folder has one
+  std::optional<Tokenizer> tokenizer;  // where the checkpoint has one
 
-  /// Throws Error naming the folder when there is none.
+  /// Throws Error naming the path when there is none.
   const Tokenizer& need_tokenizer() const;
   /// `text` as ids, with a begin token first where the tokenizer wants one.
   std::vector<int32_t> encode(std::string_view text, bool parse_special) const;
 };
 
-/// `options.model` may be a checkpoint or the folder of a training run, whose latest checkpoint it is then.
+/// `options.model` may be a checkpoint folder, the folder of a training run, whose latest checkpoint it is then, a GGUF
+/// file or a folder with one.
 Inference open_inference(const InferenceOptions& options);
 
 /// What the user said about sampling; the rest is the checkpoint's (generation_config.json) or ours.
 struct SamplingOptions {
-  std::optional<float> temperature, top_p;
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
   int64_t top_k = 0, max_tokens = 256;
   std::optional<uint64_t> seed;
   Draft draft = Draft::automatic;
 };
 
-/// --temperature, --top-p, --top-k, --seed, --max-tokens, --draft.
+/// --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --seed, --max-tokens, --draft.
 void add_sampling_options(CLI::App& command, SamplingOptions& options);
 
 /// All of it resolved: a seed is drawn where none is given, end tokens come from config.json, generation_config.json
 /// and the tokenizer.
 GenerateOptions generate_options(const SamplingOptions& options, const Inference& inference);
 
-/// A session that can draft if `draft` asks for it. Throws Error for Draft::on without an MTP module.
+/// A session that drafts with the MTP module where there is one and `draft` asks for it.
 std::unique_ptr<Session> open_session(const Inference& inference, Draft draft);
 
-/// One line about speed and drafting.
+/// One line about speed, drafting and a context that is full.
 std::string describe(const GenerateResult& result);
 /// Fields of the same for --json.
 void add_statistics(JsonObject& json, const GenerateResult& result);

@@ -1,8 +1,12 @@
 // sluice inspect: what a checkpoint or a configuration is, without loading it.
+#include <map>
 #include <memory>
+#include <string>
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "convert/gguf_config.h"
+#include "convert/gguf_rows.h"
 #include "formats/json_lines.h"
 #include "model/checkpoint.h"
 #include "model/size.h"
@@ -21,31 +25,51 @@ Precision announced_precision(const HfConfig& c) {
   return c.quantization ? Precision::fp8 : c.torch_dtype == "float32" ? Precision::f32 : Precision::bf16;
 }
 
+using BytesByType = std::map<std::string, int64_t>;
+
 struct Inspection {
   HfConfig config;
   ModelSize size;
   int64_t mtp_modules = 0;
-  std::vector<std::pair<std::string, int64_t>> bytes;  // by stored dtype
+  BytesByType bytes;
 };
+
+BytesByType inspect_gguf(const fs::path& path, Inspection& r) {
+  const GgufFile file(path);
+  r.config = read_gguf_config(file.metadata());
+  r.mtp_modules = stored_mtp_modules(file, r.config);
+  BytesByType bytes;
+  for (const GgufTensor& t : file.tensors())
+    bytes[std::string(ggml_type_info(t.type).name)] += static_cast<int64_t>(t.bytes.size());
+  return bytes;
+}
+
+BytesByType inspect_folder(const fs::path& path, Inspection& r) {
+  const fs::path checkpoint = resolve_checkpoint(path);
+  r.config = load_config(checkpoint);
+  const SafetensorsFolder files(checkpoint);
+  r.mtp_modules = stored_mtp_modules(files, r.config);
+  BytesByType bytes;
+  for (const SafetensorsEntry* e : files.entries())
+    bytes[std::string(st_dtype_name(e->dtype))] += static_cast<int64_t>(e->bytes.size());
+  return bytes;
+}
+
+/// The bytes that a checkpoint of this config.json would have.
+BytesByType inspect_config(const fs::path& path, Inspection& r) {
+  r.config = parse_hf_config(read_file(path), path.string());
+  r.mtp_modules = r.config.num_nextn_predict_layers;
+  const StoredBytes b = stored_bytes(r.config, r.mtp_modules, announced_precision(r.config));
+  BytesByType bytes;
+  for (const auto& [name, n] : {std::pair{"BF16", b.bf16}, {"F32", b.f32}, {"F8_E4M3", b.fp8}})
+    if (n) bytes[name] = n;
+  return bytes;
+}
 
 Inspection inspect(const fs::path& path) {
   Inspection r;
-  const bool folder = fs::is_directory(path);
-  const fs::path checkpoint = folder ? resolve_checkpoint(path) : path;
-  r.config = folder ? load_config(checkpoint) : parse_hf_config(read_file(path), path.string());
-  r.mtp_modules = r.config.num_nextn_predict_layers;
-  if (folder) {
-    const SafetensorsFolder files(checkpoint);
-    r.mtp_modules = stored_mtp_modules(files, r.config);
-    std::map<std::string, int64_t> by_dtype;
-    for (const SafetensorsEntry* e : files.entries())
-      by_dtype[std::string(st_dtype_name(e->dtype))] += static_cast<int64_t>(e->bytes.size());
-    r.bytes.assign(by_dtype.begin(), by_dtype.end());
-  } else {
-    const StoredBytes b = stored_bytes(r.config, r.mtp_modules, announced_precision(r.config));
-    for (const auto& [name, n] : {std::pair{"BF16", b.bf16}, {"F32", b.f32}, {"F8_E4M3", b.fp8}})
-      if (n) r.bytes.emplace_back(name, n);
-  }
+  const auto gguf = find_gguf(path);
+  r.bytes = gguf ? inspect_gguf(*gguf, r) : fs::is_directory(path) ? inspect_folder(path, r) : inspect_config(path, r);
   r.size = model_size(r.config, r.mtp_modules);
   return r;
 }
@@ -100,7 +124,7 @@ void add_inspect_command(CLI::App& app) {
   auto path = std::make_shared<std::string>();
   auto json = std::make_shared<bool>(false);
   CLI::App* c = app.add_subcommand("inspect", "Print a model's shape, parameters and bytes without loading it");
-  c->add_option("model", *path, "checkpoint folder, training run or config.json")->required();
+  c->add_option("model", *path, "checkpoint folder, training run, GGUF file or config.json")->required();
   c->add_flag("--json", *json, "one JSON object");
   c->footer("Example: sluice inspect configs/models/deepseek-v3-671b.json");
   c->callback([path, json] {

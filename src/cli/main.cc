@@ -34,6 +34,9 @@ int main(int argc, char** argv) {
   sluice::add_chat_command(app);
   sluice::add_score_command(app);
   sluice::add_init_command(app);
+  sluice::add_quantize_command(app);
+  sluice::add_convert_command(app);
+  sluice::add_imatrix_command(app);
   sluice::add_inspect_command(app);
   sluice::add_tokenizer_command(app);
   sluice::add_data_command(app);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/block_quant.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
 
@@ -65,63 +66,105 @@ InferBlock Engine::block(const BlockWeights& w) {
           as_f32(w.mla.kv_a_norm)};
 }
 
-size_t Engine::workspace_bytes() const {
+size_t Engine::workspace_bytes() {
   Stream dry = Stream::dry();
   Arena a = Arena::counting();
   const int64_t T = kPassRows, D = config().hidden_size;
-  const InferPass p{&config(), latent_shape(config()), router_config(config()), a.alloc(DType::i32, {T}), rope_table_};
   const Tensor ids = a.alloc(DType::i32, {T}), h_TD = a.f32(T, D), z_TD = a.f32(T, D);
-  const LatentCache cache{cache_.layer(0), ids};
-  for (const InferBlock& b : blocks_) infer_block(dry, a, h_TD, b, cache, p);
-  if (mtp_) infer_mtp(dry, a, z_TD, h_TD, h_TD, *mtp_, cache, p);
+  const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context_)})};
+  const InferPass p{&config(),  latent_shape(config()), router_config(config()), places, T, {}, rope_table_,
+                    &projector_};
+  for (const InferBlock& b : blocks_) infer_block(dry, a, h_TD, b, cache_.layer(0), p);
+  if (mtp_) infer_mtp(dry, a, z_TD, h_TD, h_TD, *mtp_, cache_.layer(0), p);
+  infer_input(dry, a, h_TD, {&model_.weights.head});
   return a.peak_bytes();
 }
 
-InferPass Engine::pass(Arena& a, int64_t begin, int64_t rows) {
-  check(rows >= 1 && rows <= kPassRows && begin >= 0 && begin + rows <= context_, "Engine: rows outside the context");
-  if (begin + rows > rope_rows_) {
-    rope_rows_ = std::min(context_, std::max(kFirstRopeRows, 2 * (begin + rows)));
-    fill_rope_table(config(), rope_table_.slice_rows(0, rope_rows_));
-  }
-  InferPass p{&config(), latent_shape(config()), router_config(config()), a.alloc(DType::i32, {rows}), rope_table_};
-  std::iota(p.position_T.ptr<int32_t>(), p.position_T.ptr<int32_t>() + rows, static_cast<int32_t>(begin));
-  return p;
+void Engine::fill_rope(int64_t rows) {
+  if (rows <= rope_rows_) return;
+  rope_rows_ = std::min(context_, std::max(kFirstRopeRows, 2 * rows));
+  fill_rope_table(config(), rope_table_.slice_rows(0, rope_rows_));
 }
 
-Tensor Engine::embed(Arena& a, std::span<const int32_t> ids) {
-  const int64_t T = static_cast<int64_t>(ids.size());
-  const Tensor ids_T = a.alloc(DType::i32, {T}), x_TD = a.f32(T, config().hidden_size);
-  for (const int32_t id : ids)
-    if (id < 0 || id >= config().vocab_size)
-      fail("token ids: expected 0 to {} (vocab_size), found {}", config().vocab_size - 1, id);
-  std::copy(ids.begin(), ids.end(), ids_T.ptr<int32_t>());
-  embedding_forward(s_, x_TD, ids_T, model_.weights.embed);
+InferPass Engine::pass(Arena& a, std::span<const PassRows> parts, int64_t rows) {
+  check(rows >= 1 && rows <= kPassRows, "Engine: expected 1 to kPassRows rows");
+  int64_t most_pages = 0, row = 0, text_rows = 0;
+  for (const PassRows& p : parts) most_pages = std::max(most_pages, static_cast<int64_t>(p.pages.size()));
+  const Tensor position_T = a.alloc(DType::i32, {rows}), sequence_T = a.alloc(DType::i32, {rows}),
+               pages_SP = a.alloc(DType::i32, {static_cast<int64_t>(parts.size()), most_pages});
+  prompts_.clear();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const PassRows& p = parts[i];
+    const int64_t n = static_cast<int64_t>(p.ids.size());
+    check(p.begin >= 0 && p.begin + n <= context_ && pages_for(p.begin + n) <= static_cast<int64_t>(p.pages.size()),
+          "Engine: rows outside the context or the pages");
+    check(p.kind == RowKind::prompt || prompts_.empty(), "Engine: expected text before prompts");
+    fill_rope(p.begin + n);
+    std::iota(position_T.ptr<int32_t>() + row, position_T.ptr<int32_t>() + row + n, static_cast<int32_t>(p.begin));
+    std::fill_n(sequence_T.ptr<int32_t>() + row, n, static_cast<int32_t>(i));
+    int32_t* pages = static_cast<int32_t*>(pages_SP.at(static_cast<int64_t>(i)));
+    std::copy(p.pages.begin(), p.pages.end(), pages);
+    if (p.kind == RowKind::prompt)
+      prompts_.push_back({row, n, p.begin, Tensor(pages, DType::i32, {static_cast<int64_t>(p.pages.size())})});
+    else
+      text_rows += n;
+    row += n;
+  }
+  return {&config(),
+          latent_shape(config()),
+          router_config(config()),
+          {position_T, sequence_T, pages_SP},
+          text_rows,
+          prompts_,
+          rope_table_,
+          &projector_};
+}
+
+Tensor Engine::embed(Arena& a, std::span<const PassRows> parts, int64_t rows) {
+  const Tensor ids_T = a.alloc(DType::i32, {rows}), x_TD = a.f32(rows, config().hidden_size);
+  int32_t* out = ids_T.ptr<int32_t>();
+  for (const PassRows& p : parts)
+    for (const int32_t id : p.ids) {
+      if (id < 0 || id >= config().vocab_size)
+        fail("token ids: expected 0 to {} (vocab_size), found {}", config().vocab_size - 1, id);
+      *out++ = id;
+    }
+  const Matrix& table = model_.weights.embed;
+  if (!is_block_format(table.format)) {
+    embedding_forward(s_, x_TD, ids_T, table);
+    return x_TD;
+  }
+  const int64_t bytes = row_bytes(table.format, table.cols);
+  for (int64_t t = 0; t < rows; ++t)
+    dequantize_row(static_cast<const std::byte*>(table.data) + ids_T.ptr<int32_t>()[t] * bytes, table.format,
+                   table.cols, static_cast<float*>(x_TD.at(t)));
   return x_TD;
 }
 
-void Engine::forward(Tensor hidden_TD, std::span<const int32_t> ids, int64_t begin, const Tensor& pages) {
+void Engine::forward(Tensor hidden_TD, std::span<const PassRows> parts) {
   const size_t mark = workspace_.mark();
-  const InferPass p = pass(workspace_, begin, static_cast<int64_t>(ids.size()));
-  const Tensor h_TD = embed(workspace_, ids);
+  const InferPass p = pass(workspace_, parts, hidden_TD.rows());
+  const Tensor h_TD = embed(workspace_, parts, hidden_TD.rows());
   for (size_t l = 0; l < blocks_.size(); ++l)
-    infer_block(s_, workspace_, h_TD, blocks_[l], {cache_.layer(static_cast<int64_t>(l)), pages}, p);
+    infer_block(s_, workspace_, h_TD, blocks_[l], cache_.layer(static_cast<int64_t>(l)), p);
   infer_norm(s_, workspace_, hidden_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
   workspace_.release(mark);
 }
 
-void Engine::forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const int32_t> next_ids, int64_t begin,
-                         const Tensor& pages) {
-  check(mtp_.has_value() && hidden_TD.rows() == static_cast<int64_t>(next_ids.size()), "Engine::forward_mtp: rows");
+void Engine::forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const PassRows> parts) {
+  check(mtp_.has_value(), "Engine::forward_mtp: expected an MTP module");
   const size_t mark = workspace_.mark();
-  const InferPass p = pass(workspace_, begin, hidden_TD.rows());
-  const Tensor e_TD = embed(workspace_, next_ids);
-  infer_mtp(s_, workspace_, z_TD, hidden_TD, e_TD, *mtp_, {cache_.layer(static_cast<int64_t>(blocks_.size())), pages},
-            p);
+  const InferPass p = pass(workspace_, parts, hidden_TD.rows());
+  const Tensor e_TD = embed(workspace_, parts, hidden_TD.rows());
+  infer_mtp(s_, workspace_, z_TD, hidden_TD, e_TD, *mtp_, cache_.layer(static_cast<int64_t>(blocks_.size())), p);
   workspace_.release(mark);
 }
 
 void Engine::logits(Tensor logits, const Tensor& hidden_TD) {
-  infer_linear(s_, logits, hidden_TD, model_.weights.head);
+  const size_t mark = workspace_.mark();
+  const Matrix& head = model_.weights.head;
+  projector_.project(s_, logits, infer_input(s_, workspace_, hidden_TD, {&head}), head);
+  workspace_.release(mark);
 }
 
 }  // namespace sluice

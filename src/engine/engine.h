@@ -1,4 +1,4 @@
-// The inference engine: one model, the cache its sequences share, and passes over the rows of one sequence.
+// The inference engine: one model, the cache its sequences share, and passes over rows of one or several sequences.
 // Token ids in, hidden states and logits out. T rows (tokens), D model, V vocabulary. All results are row-invariant
 // (ops/infer.h): they do not depend on how a sequence is cut into passes, on threads or on pages.
 #pragma once
@@ -18,6 +18,20 @@ struct EngineOptions {
   int64_t tokens = 0;   // room in the cache for all sequences together; 0: for one of `context`
 };
 
+/// How a token attends: part of what its results depend on, besides the tokens before it.
+enum class RowKind : uint8_t {
+  text,    // in the absorbed form: for tokens that come one or a few at a time
+  prompt,  // with expanded keys and values: faster for many tokens
+};
+
+/// Consecutive tokens of one sequence in a pass.
+struct PassRows {
+  std::span<const int32_t> ids;    // one per row
+  int64_t begin = 0;               // position of the first
+  std::span<const int32_t> pages;  // of the sequence, enough for all of its positions
+  RowKind kind = RowKind::text;
+};
+
 class Engine {
  public:
   /// `s` and `model` must outlive the engine. Throws Error when the context is not positive or too large to address.
@@ -27,20 +41,24 @@ class Engine {
   int64_t context() const { return context_; }
   /// Whether the model has an MTP module to draft with.
   bool has_mtp() const { return mtp_.has_value(); }
+  /// What all passes have read and computed.
+  const Projector::Work& work() const { return projector_.work(); }
   Stream& stream() { return s_; }
   KvCache& cache() { return cache_; }
+  /// Calls `observer` with what enters each product with a weight, but for kv_b's.
+  void observe(ProductObserver observer) { projector_.observe(std::move(observer)); }
 
   /// Most rows of one pass: bounds the working memory.
   static constexpr int64_t kPassRows = 1024;
 
-  /// hidden_TD (f32, packed) = hidden states after the final norm of `ids` at positions begin, begin + 1, ...; their
-  /// keys are written to the pages (i32). 1 <= T <= kPassRows. Throws Error for an id outside the vocabulary.
-  void forward(Tensor hidden_TD, std::span<const int32_t> ids, int64_t begin, const Tensor& pages);
+  /// hidden_TD (f32, packed) = hidden states after the final norm of the rows of all parts, one after another; their
+  /// keys are written to the pages. Parts of text come first; 1 <= T <= kPassRows. Throws Error for an id outside the
+  /// vocabulary.
+  void forward(Tensor hidden_TD, std::span<const PassRows> parts);
 
-  /// The MTP module over the same positions: z_TD = input of the head that predicts the token after next_ids[t], from
-  /// the rows' hidden states and the tokens after them.
-  void forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const int32_t> next_ids, int64_t begin,
-                   const Tensor& pages);
+  /// The MTP module over the same rows: z_TD = input of the head that predicts the token after a part's ids[t], which
+  /// here are the tokens that follow the rows; from the rows' hidden states.
+  void forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const PassRows> parts);
 
   /// logits (T, V) f32, packed, of hidden states or MTP outputs.
   void logits(Tensor logits, const Tensor& hidden_TD);
@@ -48,13 +66,15 @@ class Engine {
  private:
   Tensor as_f32(const Matrix& norm);
   InferBlock block(const BlockWeights& w);
-  InferPass pass(Arena& a, int64_t begin, int64_t rows);
-  Tensor embed(Arena& a, std::span<const int32_t> ids);
-  size_t workspace_bytes() const;
+  void fill_rope(int64_t rows);
+  InferPass pass(Arena& a, std::span<const PassRows> parts, int64_t rows);
+  Tensor embed(Arena& a, std::span<const PassRows> parts, int64_t rows);
+  size_t workspace_bytes();
 
   Stream& s_;
   const Model& model_;
   int64_t context_;
+  Projector projector_;
   Arena norms_;
   Arena rope_memory_;
   Tensor rope_table_;
@@ -64,6 +84,7 @@ class Engine {
   Tensor final_norm_;
   KvCache cache_;
   Arena workspace_;
+  std::vector<PromptRows> prompts_;  // of the pass
 };
 
 }  // namespace sluice

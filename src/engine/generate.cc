@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/lookup.h"
 #include "engine/sampler.h"
 
 namespace sluice {
@@ -14,66 +15,40 @@ double seconds_between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
 }
 
-Tensor row(const Tensor& logits, int64_t i) { return logits.slice_rows(i, 1); }
-
-/// Decides whether drafting pays: some passes with it, as many without, then the faster of the two.
-class DraftSwitch {
- public:
-  explicit DraftSwitch(bool measure, bool on) : measure_(measure), on_(on) {}
-
-  bool on() const { return measure_ ? passes_ <= kPasses : on_; }
-  bool decided() const { return !measure_; }
-  /// A pass that gave `tokens` took `seconds`.
-  void add(int64_t tokens, double seconds) {
-    if (!measure_) return;
-    if (passes_ != 0 && passes_ != kPasses + 1) {  // the first pass of each kind warms up
-      const int kind = on() ? 1 : 0;
-      tokens_[kind] += static_cast<double>(tokens);
-      seconds_[kind] += seconds;
-    }
-    if (++passes_ <= 2 * kPasses + 1) return;
-    measure_ = false;
-    on_ = tokens_[1] * seconds_[0] > tokens_[0] * seconds_[1];
-  }
-
- private:
-  static constexpr int kPasses = 8;
-  bool measure_, on_;
-  int passes_ = 0;
-  double tokens_[2] = {}, seconds_[2] = {};
-};
+int64_t chosen_limit(const GenerateOptions& options, const HfConfig& config) {
+  return options.vocab_limit ? std::min(options.vocab_limit, config.vocab_size) : config.vocab_size;
+}
 
 class Generator {
  public:
-  Generator(Session& session, const GenerateOptions& options, const TokenReceiver& receive)
+  Generator(Session& session, const GenerateOptions& options, const TokenReceiver& receive, DraftSwitch& drafting)
       : session_(session),
         options_(options),
         receive_(receive),
+        drafting_(drafting),
         sampler_(session.engine().stream(), options.rule, options.seed,
-                 options.vocab_limit ? std::min(options.vocab_limit, session.engine().config().vocab_size)
-                                     : session.engine().config().vocab_size),
-        switch_(options.draft == Draft::automatic && session.drafts() && options.rule.temperature == 0,
-                options.draft != Draft::off && session.drafts()) {}
+                 chosen_limit(options, session.engine().config())) {}
 
   GenerateResult run(std::span<const int32_t> prompt) {
     const auto start = Clock::now();
     int32_t next = feed_prompt(prompt);
     const auto first = Clock::now();
     result_.prompt_seconds = seconds_between(start, first);
-    while (emit(next)) {
+    bool more = emit(next);
+    while (more) {
       if (session_.room() == 0) {
         finish(Finish::context_full);
         break;
       }
       const auto begin = Clock::now();
-      const int64_t before = result_.tokens;
-      const bool more = switch_.on() ? drafted_step(next) : plain_step(next);
-      switch_.add(result_.tokens - before + 1, seconds_between(begin, Clock::now()));
-      if (switch_.decided() && !switch_.on() && session_.drafts()) session_.stop_drafting();
-      if (!more) break;
+      const int64_t proposed = result_.proposed, accepted = result_.accepted;
+      more = step(next);
+      if (options_.draft == Draft::automatic)
+        drafting_.add(1 + result_.proposed - proposed, 1 + result_.accepted - accepted,
+                      seconds_between(begin, Clock::now()));
     }
     result_.seconds = seconds_between(first, Clock::now());
-    result_.drafting = switch_.on();
+    result_.measured_slower = options_.draft == Draft::automatic && drafting_.slower();
     return result_;
   }
 
@@ -82,9 +57,12 @@ class Generator {
     if (prompt.empty()) fail("prompt: expected at least one token");
     result_.prompt_tokens = static_cast<int64_t>(prompt.size());
     if (result_.prompt_tokens > session_.engine().context())
-      fail("prompt: expected at most {} tokens (the context), found {}", session_.engine().context(), prompt.size());
+      fail("prompt: expected at most {} tokens (the context, --ctx), found {}", session_.engine().context(),
+           prompt.size());
     result_.kept_tokens = session_.rewind(prompt);
     const Tensor logits = session_.feed(prompt.subspan(static_cast<size_t>(result_.kept_tokens)), 1);
+    ids_.assign(prompt.begin(), prompt.end());
+    sampler_.see(prompt);
     return sampler_.choose(logits, session_.length());
   }
 
@@ -94,6 +72,8 @@ class Generator {
       return finish(Finish::stop_id);
     if (result_.tokens >= options_.max_tokens) return finish(Finish::max_tokens);
     ++result_.tokens;
+    ids_.push_back(id);
+    sampler_.see(std::span(&id, 1));
     if (!receive_(id)) return finish(Finish::stopped);
     return result_.tokens < options_.max_tokens || finish(Finish::max_tokens);
   }
@@ -103,46 +83,54 @@ class Generator {
     return false;
   }
 
-  /// Feeds `next`, which was given away, and replaces it by the token after it.
-  bool plain_step(int32_t& next) {
-    const Tensor logits = session_.feed(std::span(&next, 1), 1);
-    next = sampler_.choose(logits, session_.length());
-    return true;
+  /// What may follow the last token given away, which is not fed yet: no more than fits, nor than may be given away
+  /// before the token after them.
+  std::vector<int32_t> drafts() {
+    const int64_t most = std::min({kMostDrafts, session_.room() - 1, options_.max_tokens - result_.tokens - 1});
+    if (most < 1 || options_.draft == Draft::off || (options_.draft == Draft::automatic && !drafting_.on())) return {};
+    if (session_.drafts() && options_.draft != Draft::lookup)
+      return {sampler_.choose(session_.draft(ids_.back()), session_.length() + 1)};
+    const auto found = lookup_draft(ids_, most);
+    return {found.begin(), found.end()};
   }
 
-  /// The same with a proposal for the token after `next`; if it is accepted, it is given away and `next` comes after
-  /// it.
-  bool drafted_step(int32_t& next) {
-    if (session_.room() < 2) return plain_step(next);
-    const int64_t position = session_.length() + 1;
-    const int32_t proposal = sampler_.propose(session_.draft(next), position);
-    const int32_t fed[] = {next, proposal};
-    const Tensor logits = session_.feed(fed, 2);
-    ++result_.proposed;
-    next = sampler_.verify(row(logits, 0), position, proposal);
-    if (next != proposal) {
-      session_.truncate(position);
-      return true;
+  /// One pass: feeds `next`, which was given away, and drafts of what comes after it; gives away the drafts that are
+  /// right. Leaves the token after these in `next`; false when the text ended before it.
+  bool step(int32_t& next) {
+    std::vector<int32_t> fed = drafts();
+    fed.insert(fed.begin(), next);
+    const int64_t rows = static_cast<int64_t>(fed.size()), begin = session_.length();
+    const Tensor logits = session_.feed(fed, rows, RowKind::text);
+    result_.proposed += rows - 1;
+    for (int64_t i = 0;; ++i) {
+      next = sampler_.choose(logits.slice_rows(i, 1), begin + i + 1);
+      if (i + 1 == rows || next != fed[static_cast<size_t>(i + 1)]) {
+        session_.truncate(begin + i + 1);
+        return emit(next);
+      }
+      ++result_.accepted;
+      if (!emit(next)) {
+        session_.truncate(begin + i + 1);
+        return false;
+      }
     }
-    ++result_.accepted;
-    if (!emit(next)) return false;
-    next = sampler_.choose(row(logits, 1), position + 1);
-    return true;
   }
 
   Session& session_;
   const GenerateOptions& options_;
   const TokenReceiver& receive_;
+  DraftSwitch& drafting_;
   TokenSampler sampler_;
-  DraftSwitch switch_;
+  std::vector<int32_t> ids_;  // prompt and text
   GenerateResult result_;
 };
 
 }  // namespace
 
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const GenerateOptions& options,
-                        const TokenReceiver& receive) {
-  return Generator(session, options, receive).run(prompt);
+                        const TokenReceiver& receive, DraftSwitch* drafting) {
+  DraftSwitch new_here;
+  return Generator(session, options, receive, drafting ? *drafting : new_here).run(prompt);
 }
 
 }  // namespace sluice

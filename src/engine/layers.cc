@@ -1,5 +1,6 @@
 #include "engine/layers.h"
 
+#include "ops/block_format.h"
 #include "ops/elementwise.h"
 #include "ops/norm.h"
 #include "ops/rope.h"
@@ -11,63 +12,89 @@ namespace {
 float eps(const InferPass& pass) { return static_cast<float>(pass.config->rms_norm_eps); }
 
 /// q (T, H (nope + rope)), its rope part rotated.
-Tensor query(Stream& s, Arena& a, const Tensor& x_TD, const InferBlock& b, const InferPass& pass) {
+Tensor query(Stream& s, Arena& a, const InferInput& x_TD, const InferBlock& b, const InferPass& pass) {
   const MlaWeights& w = b.w->mla;
   const LatentShape& shape = pass.shape;
-  const Tensor q_TH = a.f32(x_TD.rows(), shape.heads * (shape.nope + shape.rope));
+  const int64_t T = pass.places.position_T.size();
+  const Tensor q_TH = a.f32(T, shape.heads * (shape.nope + shape.rope));
   if (w.q_a) {
     const size_t mark = a.mark();
-    const Tensor c_TQ = a.f32(x_TD.rows(), w.q_a.rows), normed_TQ = a.f32(x_TD.rows(), w.q_a.rows);
-    infer_linear(s, c_TQ, x_TD, w.q_a);
+    const Tensor c_TQ = a.f32(T, w.q_a.rows), normed_TQ = a.f32(T, w.q_a.rows);
+    pass.projector->project(s, c_TQ, x_TD, w.q_a);
     infer_norm(s, a, normed_TQ, c_TQ, b.q_a_norm, kLatentNormEps);
-    infer_linear(s, q_TH, normed_TQ, w.q_b);
+    pass.projector->project(s, q_TH, infer_input(s, a, normed_TQ, {&w.q_b}), w.q_b);
     a.release(mark);
   } else {
-    infer_linear(s, q_TH, x_TD, w.q_proj);
+    pass.projector->project(s, q_TH, x_TD, w.q_proj);
   }
-  rope_forward(s, q_TH.split_heads(shape.heads).slice_cols(shape.nope, shape.rope), pass.position_T, pass.rope_table);
+  rope_forward(s, q_TH.split_heads(shape.heads).slice_cols(shape.nope, shape.rope), pass.places.position_T,
+               pass.rope_table);
   return q_TH;
 }
 
 /// Computes the rows' keys and puts them into the cache.
-void cache_keys(Stream& s, Arena& a, const Tensor& x_TD, const InferBlock& b, const LatentCache& cache,
+void cache_keys(Stream& s, Arena& a, const InferInput& x_TD, const InferBlock& b, const Tensor& cache,
                 const InferPass& pass) {
   const size_t mark = a.mark();
-  const int64_t T = x_TD.rows(), C = pass.shape.latent, R = pass.shape.rope;
+  const int64_t T = pass.places.position_T.size(), C = pass.shape.latent, R = pass.shape.rope;
   const Tensor raw_TA = a.f32(T, C + R), key_TA = a.f32(T, C + R);
-  infer_linear(s, raw_TA, x_TD, b.w->mla.kv_a);
+  pass.projector->project(s, raw_TA, x_TD, b.w->mla.kv_a);
   infer_norm(s, a, key_TA.slice_cols(0, C), raw_TA.slice_cols(0, C), b.kv_a_norm, kLatentNormEps);
   copy(s, key_TA.slice_cols(C, R), raw_TA.slice_cols(C, R));
-  rope_forward(s, key_TA.slice_cols(C, R), pass.position_T, pass.rope_table);
-  infer_cache_rows(s, cache, key_TA, pass.position_T);
+  rope_forward(s, key_TA.slice_cols(C, R), pass.places.position_T, pass.rope_table);
+  infer_cache_rows(s, cache, key_TA, pass.places);
+  a.release(mark);
+}
+
+/// What the attention of the pass's text reads and computes.
+Projector::Work text_work(const InferPass& pass, const Matrix& kv_b) {
+  const LatentShape& a = pass.shape;
+  double keys = 0;
+  for (int64_t t = 0; t < pass.text_rows; ++t) keys += pass.places.position_T.ptr<int32_t>()[t] + 1;
+  return {static_cast<double>(kv_b.rows * row_bytes(kv_b.format, kv_b.cols)) + keys * static_cast<double>(4 * a.row()),
+          2.0 * static_cast<double>(pass.text_rows * kv_b.size()) +
+              2.0 * keys * static_cast<double>(a.heads * (a.row() + a.latent))};
+}
+
+/// o (rows, H value) of the pass's first rows, the text.
+void attend_text(Stream& s, Arena& a, const Tensor& o_TH, const Tensor& q_TH, const Matrix& kv_b, const Tensor& cache,
+                 const InferPass& pass) {
+  const size_t mark = a.mark();
+  const LatentShape& shape = pass.shape;
+  const int64_t T = pass.text_rows;
+  const Tensor qa_TH = a.f32(T, shape.heads * shape.row()), u_TH = a.f32(T, shape.heads * shape.latent);
+  const CachePlaces places{pass.places.position_T.first(T), pass.places.sequence_T.first(T), pass.places.pages_SP};
+  if (!s.is_dry()) pass.projector->add_work(text_work(pass, kv_b));
+  infer_absorb_query(s, qa_TH, q_TH.slice_rows(0, T), kv_b, shape);
+  infer_attention(s, u_TH, qa_TH, cache, places, shape);
+  infer_expand_value(s, o_TH.slice_rows(0, T), u_TH, kv_b, shape);
   a.release(mark);
 }
 
 /// h += attention(x).
-void attention(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock& b, const LatentCache& cache,
+void attention(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock& b, const Tensor& cache,
                const InferPass& pass) {
   const MlaWeights& w = b.w->mla;
-  const LatentShape& shape = pass.shape;
-  const int64_t T = x_TD.rows();
-  cache_keys(s, a, x_TD, b, cache, pass);
-  const Tensor q_TH = query(s, a, x_TD, b, pass);
-  const Tensor qa_TH = a.f32(T, shape.heads * shape.row()), u_TH = a.f32(T, shape.heads * shape.latent);
-  const Tensor o_TH = a.f32(T, shape.heads * shape.value);
-  infer_absorb_query(s, qa_TH, q_TH, w.kv_b, shape);
-  infer_attention(s, u_TH, qa_TH, cache, pass.position_T, shape);
-  infer_expand_value(s, o_TH, u_TH, w.kv_b, shape);
-  infer_linear(s, h_TD, o_TH, w.o, Out::add);
+  const InferInput x = infer_input(s, a, x_TD, {&w.kv_a, w.q_a ? &w.q_a : &w.q_proj});
+  cache_keys(s, a, x, b, cache, pass);
+  const Tensor q_TH = query(s, a, x, b, pass), o_TH = a.f32(x_TD.rows(), pass.shape.heads * pass.shape.value);
+  if (pass.text_rows > 0) attend_text(s, a, o_TH, q_TH, w.kv_b, cache, pass);
+  for (const PromptRows& p : pass.prompts)
+    infer_prompt_attention(s, o_TH.slice_rows(p.row, p.count), q_TH.slice_rows(p.row, p.count), cache, p.pages_P,
+                           p.begin, w.kv_b, pass.shape);
+  pass.projector->project(s, h_TD, infer_input(s, a, o_TH, {&w.o}), w.o, Out::add);
 }
 
 /// h += ffn(x).
-void ffn(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const FfnWeights& w) {
+void ffn(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const FfnWeights& w, const InferPass& pass) {
   const size_t mark = a.mark();
   const int64_t T = x_TD.rows(), F = w.gate.rows;
   const Tensor g_TF = a.f32(T, F), u_TF = a.f32(T, F), p_TF = a.f32(T, F);
-  infer_linear(s, g_TF, x_TD, w.gate);
-  infer_linear(s, u_TF, x_TD, w.up);
+  const InferInput x = infer_input(s, a, x_TD, {&w.gate, &w.up});
+  pass.projector->project(s, g_TF, x, w.gate);
+  pass.projector->project(s, u_TF, x, w.up);
   swiglu_forward(s, p_TF, g_TF, u_TF);
-  infer_linear(s, h_TD, p_TF, w.down, Out::add);
+  pass.projector->project(s, h_TD, infer_input(s, a, p_TF, {&w.down}), w.down, Out::add);
   a.release(mark);
 }
 
@@ -77,19 +104,20 @@ void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const MoeWeights&
   const Tensor logits_TE = a.f32(T, E), score_TE = a.f32(T, E), weight_TK = a.f32(T, K);
   const Tensor choice_TK = a.alloc(DType::i32, {T, K}), row_of_TK = a.alloc(DType::i32, {T, K});
   const Tensor offsets_E1 = a.alloc(DType::i32, {E + 1}), slot_of_R = a.alloc(DType::i32, {T * K});
-  infer_linear(s, logits_TE, x_TD, w.router);
+  pass.projector->project(s, logits_TE, infer_input(s, a, x_TD, {&w.router}), w.router);
   route_forward(s, choice_TK, weight_TK, score_TE, logits_TE, w.bias ? w.bias.tensor() : Tensor(), pass.router);
   moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
 
   const Tensor x_RD = a.f32(T * K, D), g_RF = a.f32(T * K, F), u_RF = a.f32(T * K, F), p_RF = a.f32(T * K, F);
   moe_gather_forward(s, x_RD, x_TD, slot_of_R, K);
-  infer_grouped_linear(s, g_RF, x_RD, offsets_E1, w.gate);
-  infer_grouped_linear(s, u_RF, x_RD, offsets_E1, w.up);
+  const InferInput x = infer_input(s, a, x_RD, {&w.gate[0], &w.up[0]});
+  pass.projector->project_experts(s, g_RF, x, offsets_E1, w.gate);
+  pass.projector->project_experts(s, u_RF, x, offsets_E1, w.up);
   swiglu_forward(s, p_RF, g_RF, u_RF);
   const Tensor& y_RD = x_RD;  // not needed any more
-  infer_grouped_linear(s, y_RD, p_RF, offsets_E1, w.down);
+  pass.projector->project_experts(s, y_RD, infer_input(s, a, p_RF, {&w.down[0]}), offsets_E1, w.down);
   moe_combine_forward(s, h_TD, y_RD, weight_TK, row_of_TK, Out::add);
-  if (w.shared.gate) ffn(s, a, h_TD, x_TD, w.shared);
+  if (w.shared.gate) ffn(s, a, h_TD, x_TD, w.shared, pass);
 }
 
 }  // namespace
@@ -100,8 +128,7 @@ void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w,
   a.release(mark);
 }
 
-void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const LatentCache& cache,
-                 const InferPass& pass) {
+void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const Tensor& cache, const InferPass& pass) {
   const size_t mark = a.mark();
   const Tensor x_TD = a.f32(h_TD.rows(), h_TD.cols());
   const size_t inner = a.mark();
@@ -112,18 +139,18 @@ void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const La
   if (b.w->is_moe)
     moe(s, a, h_TD, x_TD, b.w->moe, pass);
   else
-    ffn(s, a, h_TD, x_TD, b.w->dense);
+    ffn(s, a, h_TD, x_TD, b.w->dense, pass);
   a.release(mark);
 }
 
 void infer_mtp(Stream& s, Arena& a, Tensor z_TD, const Tensor& hidden_TD, const Tensor& e_TD, const InferMtp& m,
-               const LatentCache& cache, const InferPass& pass) {
+               const Tensor& cache, const InferPass& pass) {
   const size_t mark = a.mark();
   const int64_t T = hidden_TD.rows(), D = hidden_TD.cols();
   const Tensor eh_T2D = a.f32(T, 2 * D), x_TD = a.f32(T, D);
   infer_norm(s, a, eh_T2D.slice_cols(0, D), e_TD, m.enorm, eps(pass));
   infer_norm(s, a, eh_T2D.slice_cols(D, D), hidden_TD, m.hnorm, eps(pass));
-  infer_linear(s, x_TD, eh_T2D, m.w->eh_proj);
+  pass.projector->project(s, x_TD, infer_input(s, a, eh_T2D, {&m.w->eh_proj}), m.w->eh_proj);
   infer_block(s, a, x_TD, m.block, cache, pass);
   infer_norm(s, a, z_TD, x_TD, m.head_norm, eps(pass));
   a.release(mark);

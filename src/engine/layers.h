@@ -1,8 +1,11 @@
 // The layers of the inference engine: float32 activations, row-invariant ops, attention over the latent cache in the
 // absorbed form (specification 2.8). They share weights, config and ops with the training forward, not its code.
-// T rows (tokens) of one sequence, D model.
+// T rows (tokens) of one or several sequences, D model.
 #pragma once
+#include <span>
+
 #include "base/arena.h"
+#include "engine/project.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "ops/infer.h"
@@ -22,25 +25,35 @@ struct InferMtp {
   InferBlock block;
 };
 
-/// What the rows of a pass share.
+/// Rows of one sequence's prompt in a pass.
+struct PromptRows {
+  int64_t row, count;  // in the pass
+  int64_t begin;       // position of the first
+  Tensor pages_P;      // of the sequence
+};
+
+/// What the rows of a pass share. Rows of text come first; they attend in the absorbed form. Rows of prompts follow;
+/// they attend with expanded keys and values, which is faster for many rows.
 struct InferPass {
   const HfConfig* config;
   LatentShape shape;
   RouterConfig router;
-  Tensor position_T;  // i32
+  CachePlaces places;
+  int64_t text_rows;
+  std::span<const PromptRows> prompts;
   Tensor rope_table;  // (beyond every position, rope) f32
+  Projector* projector;
 };
 
 /// y = rmsnorm(x) w.
 void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w, float eps);
 
-/// h = block(h): the rows' keys are written to `cache`, which holds those of all positions before them.
-void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const LatentCache& cache,
-                 const InferPass& pass);
+/// h = block(h): the rows' keys are written to the layer's `cache`, which holds those of all positions before them.
+void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const Tensor& cache, const InferPass& pass);
 
 /// z_TD = input of the head for the token after the next one (specification 4), from hidden_TD (after the final norm)
 /// of the rows and e_TD, the embeddings of the tokens after them.
 void infer_mtp(Stream& s, Arena& a, Tensor z_TD, const Tensor& hidden_TD, const Tensor& e_TD, const InferMtp& m,
-               const LatentCache& cache, const InferPass& pass);
+               const Tensor& cache, const InferPass& pass);
 
 }  // namespace sluice

@@ -1,56 +1,45 @@
 #include "engine/sampler.h"
 
-#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/rng.h"
 
 namespace sluice {
-namespace {
-
-constexpr uint64_t kProposals = 0x64726166;  // so that proposals are independent of what verifies them
-
-/// The id at share u in [0, 1) of the total weight; ids in ascending order.
-int32_t pick(std::span<const float> weights, double u) {
-  double total = 0;
-  for (const float w : weights) total += w;
-  int32_t last = 0;
-  double left = u * total;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] <= 0) continue;
-    last = static_cast<int32_t>(i);
-    left -= weights[i];
-    if (left < 0) break;
-  }
-  return last;
-}
-
-}  // namespace
 
 TokenSampler::TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit)
     : s_(s), rule_(rule), seed_(seed), limit_(limit) {}
 
-std::span<const float> TokenSampler::distribution(std::vector<float>& p, const Tensor& logits) {
-  check(logits.rows() == 1, "TokenSampler: expected logits of one token");
-  p.resize(static_cast<size_t>(logits.cols()));
-  sampling_distribution(s_, Tensor(p.data(), {1, logits.cols()}), logits, limit_, rule_);
-  return p;
+void TokenSampler::see(std::span<const int32_t> ids) {
+  if (rule_.repetition_penalty == 1) return;
+  for (const int32_t id : ids) {
+    const size_t i = static_cast<size_t>(id);
+    if (i >= is_seen_.size()) is_seen_.resize(i + 1);
+    if (!is_seen_[i]) seen_.push_back(id);
+    is_seen_[i] = true;
+  }
 }
 
 int32_t TokenSampler::choose(const Tensor& logits, int64_t position) {
-  Rng rng(seed_, static_cast<uint64_t>(position));
-  return pick(distribution(p_, logits), rng.uniform());
-}
-
-int32_t TokenSampler::propose(const Tensor& logits, int64_t position) {
-  Rng rng(mix64(seed_ ^ kProposals), static_cast<uint64_t>(position));
-  return pick(distribution(q_, logits), rng.uniform());
-}
-
-int32_t TokenSampler::verify(const Tensor& logits, int64_t position, int32_t proposal) {
-  Rng rng(seed_, static_cast<uint64_t>(position));
-  distribution(p_, logits);
-  const size_t d = static_cast<size_t>(proposal);
-  if (rng.uniform() * q_[d] < p_[d]) return proposal;
-  for (size_t i = 0; i < p_.size(); ++i) p_[i] = std::max(0.0f, p_[i] - q_[i]);
-  return pick(p_, rng.uniform());
+  check(logits.rows() == 1, "TokenSampler: expected logits of one token");
+  p_.resize(static_cast<size_t>(logits.cols()));
+  sampling_distribution(s_, Tensor(p_.data(), {1, logits.cols()}), logits, limit_, rule_,
+                        Tensor(seen_.data(), DType::i32, {static_cast<int64_t>(seen_.size())}));
+  Rng noise(seed_, static_cast<uint64_t>(position));
+  int32_t first = 0;
+  double earliest = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < p_.size(); ++i) {
+    const double p = static_cast<double>(p_[i]);
+    if (!(p > 0)) continue;
+    noise.set_counter(i);
+    const double u = noise.uniform();
+    if (u >= earliest * p) continue;  // E = -log(1 - u) >= u: too late, and the logarithm is saved
+    const double arrival = -std::log1p(-u) / p;
+    if (arrival >= earliest) continue;
+    earliest = arrival;
+    first = static_cast<int32_t>(i);
+  }
+  return first;
 }
 
 }  // namespace sluice

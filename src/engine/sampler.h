@@ -1,11 +1,14 @@
-// Choice of tokens. All randomness depends on (seed, position) alone, position = index in the sequence of the token
-// that is chosen.
+// Choice of tokens. The token at a position is the first to arrive in an exponential race (equally: the largest of
+// log p + Gumbel noise): id i arrives at E_i / p_i, where E_i ~ Exp(1) depends on (seed, position, i) alone. It has the
+// distribution p, and two distributions that are close mostly choose the same token at the same position. So a draft is
+// what a draft's distribution chooses there, it is accepted if the model's distribution chooses the same token, and the
+// text does not depend on drafts at all. With d the total variation distance between the two, at least
+// (1 - d) / (1 + d) of the drafts are accepted (arXiv:2408.07978).
 #pragma once
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "base/rng.h"
 #include "base/stream.h"
 #include "ops/sample.h"
 
@@ -16,25 +19,20 @@ class TokenSampler {
   /// Ids from `limit` on are never chosen. `s` must outlive the sampler.
   TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit);
 
-  /// Draws from logits (1, V) f32.
+  /// These are in the text from now on: what the repetition penalty is for. Ids in [0, V) of the logits.
+  void see(std::span<const int32_t> ids);
+
+  /// The token at `position` (index in the sequence of the token that is chosen) by logits (1, V) f32.
   int32_t choose(const Tensor& logits, int64_t position);
 
-  /// Draws a proposal for `position` from the draft's logits (1, V) and keeps its distribution for verify().
-  int32_t propose(const Tensor& logits, int64_t position);
-
-  /// The token at `position`, given the model's logits and the proposal made for it: the proposal d with probability
-  /// min(1, p(d) / q(d)), else a draw from max(0, p - q) (specification 4.3). Distributed as choose()'s result; at
-  /// temperature 0 equal to it.
-  int32_t verify(const Tensor& logits, int64_t position, int32_t proposal);
-
  private:
-  std::span<const float> distribution(std::vector<float>& p, const Tensor& logits);
-
   Stream& s_;
   SamplingRule rule_;
   uint64_t seed_;
   int64_t limit_;
-  std::vector<float> p_, q_;
+  std::vector<float> p_;
+  std::vector<int32_t> seen_;  // none twice
+  std::vector<bool> is_seen_;  // by id, as far as ids were seen
 };
 
 }  // namespace sluice

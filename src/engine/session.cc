@@ -12,8 +12,23 @@ Session::~Session() {
   for (const int32_t page : pages_) engine_.cache().release(page);
 }
 
-void Session::grow_pages(int64_t tokens) {
-  while (static_cast<int64_t>(pages_.size()) * kPageTokens < tokens) pages_.push_back(engine_.cache().acquire());
+/// Pages and hidden states for `tokens` more.
+void Session::reserve(int64_t tokens) {
+  if (tokens > room())
+    fail("context: {} tokens do not fit beside the {} of {} in use", tokens, length(), engine_.context());
+  const int64_t end = length() + tokens;
+  while (static_cast<int64_t>(pages_.size()) * kPageTokens < end) pages_.push_back(engine_.cache().acquire());
+  if (!draft_) {
+    hidden_.clear();
+    hidden_begin_ = length();
+  }
+  hidden_.resize(static_cast<size_t>((end - hidden_begin_) * engine_.config().hidden_size));
+}
+
+/// `ids` have been fed.
+void Session::append(std::span<const int32_t> ids, RowKind kind) {
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  if (kind == RowKind::prompt) prompt_end_ = length();
 }
 
 int64_t Session::hidden_rows() const { return static_cast<int64_t>(hidden_.size()) / engine_.config().hidden_size; }
@@ -23,31 +38,51 @@ Tensor Session::hidden(int64_t begin, int64_t rows) {
   return Tensor(hidden_.data() + (begin - hidden_begin_) * D, {rows, D});
 }
 
-Tensor Session::feed(std::span<const int32_t> ids, int64_t rows) {
-  const int64_t n = static_cast<int64_t>(ids.size()), begin = length(), D = engine_.config().hidden_size;
+Tensor Session::feed(std::span<const int32_t> ids, int64_t rows, RowKind kind) {
+  const int64_t n = static_cast<int64_t>(ids.size()), begin = length(), V = engine_.config().vocab_size;
   check(rows >= 0 && rows <= n, "Session::feed: expected 0 <= rows <= tokens");
-  if (n > room()) fail("context: {} tokens do not fit beside the {} of {} in use", n, begin, engine_.context());
-  grow_pages(begin + n);
-  if (!draft_) {
-    hidden_.clear();
-    hidden_begin_ = begin;
-  }
-  hidden_.resize(static_cast<size_t>((begin + n - hidden_begin_) * D));
+  reserve(n);
   try {
     for (int64_t i = 0; i < n; i += Engine::kPassRows) {
       const int64_t count = std::min(Engine::kPassRows, n - i);
-      engine_.forward(hidden(begin + i, count), ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)),
-                      begin + i, pages());
+      const PassRows part{ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
+      engine_.forward(hidden(begin + i, count), {&part, 1});
     }
   } catch (...) {
-    hidden_.resize(static_cast<size_t>((begin - hidden_begin_) * D));
+    truncate(begin);
     throw;
   }
-  ids_.insert(ids_.end(), ids.begin(), ids.end());
-  logits_.resize(static_cast<size_t>(rows * engine_.config().vocab_size));
-  const Tensor logits(logits_.data(), {rows, engine_.config().vocab_size});
+  append(ids, kind);
+  logits_.resize(static_cast<size_t>(rows * V));
+  const Tensor logits(logits_.data(), {rows, V});
   if (rows > 0) engine_.logits(logits, hidden(length() - rows, rows));
   return logits;
+}
+
+void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits) {
+  const int64_t D = engine.config().hidden_size, V = engine.config().vocab_size;
+  std::vector<PassRows> parts;
+  int64_t rows = 0, wanted = 0;
+  for (const BatchItem& item : items) {
+    Session& s = *item.session;
+    s.reserve(static_cast<int64_t>(item.ids.size()));
+    parts.push_back({item.ids, s.length(), s.pages_, item.kind});
+    rows += static_cast<int64_t>(item.ids.size());
+    wanted += item.wants_logits;
+  }
+  std::vector<float> hidden(static_cast<size_t>(rows * D)), last;
+  engine.forward(Tensor(hidden.data(), {rows, D}), parts);
+  const float* from = hidden.data();
+  for (const BatchItem& item : items) {
+    Session& s = *item.session;
+    const int64_t n = static_cast<int64_t>(item.ids.size());
+    std::copy_n(from, n * D, s.hidden(s.length(), n).f32());
+    s.append(item.ids, item.kind);
+    from += n * D;
+    if (item.wants_logits) last.insert(last.end(), from - D, from);
+  }
+  logits.resize(static_cast<size_t>(wanted * V));
+  if (wanted > 0) engine.logits(Tensor(logits.data(), {wanted, V}), Tensor(last.data(), {wanted, D}));
 }
 
 void Session::truncate(int64_t length) {
@@ -55,6 +90,7 @@ void Session::truncate(int64_t length) {
   ids_.resize(static_cast<size_t>(length));
   const size_t pages = static_cast<size_t>((length + kPageTokens - 1) / kPageTokens);
   for (; pages_.size() > pages; pages_.pop_back()) engine_.cache().release(pages_.back());
+  prompt_end_ = std::min(prompt_end_, length);
   hidden_begin_ = std::min(hidden_begin_, length);
   hidden_.resize(
       std::min(hidden_.size(), static_cast<size_t>((length - hidden_begin_) * engine_.config().hidden_size)));
@@ -70,6 +106,16 @@ int64_t Session::rewind(std::span<const int32_t> ids) {
   return keep;
 }
 
+/// The MTP module over the positions from `begin` on, which `next_ids` follow.
+void Session::run_mtp(const Tensor& z_TD, std::span<const int32_t> next_ids, int64_t begin, RowKind kind) {
+  const int64_t n = static_cast<int64_t>(next_ids.size());
+  for (int64_t i = 0; i < n; i += Engine::kPassRows) {
+    const int64_t count = std::min(Engine::kPassRows, n - i);
+    const PassRows part{next_ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
+    engine_.forward_mtp(z_TD.slice_rows(i, count), hidden(begin + i, count), {&part, 1});
+  }
+}
+
 Tensor Session::draft(int32_t next, int64_t rows) {
   check(draft_, "Session::draft: not a drafting session");
   const int64_t n = hidden_rows(), begin = hidden_begin_, D = engine_.config().hidden_size,
@@ -79,12 +125,11 @@ Tensor Session::draft(int32_t next, int64_t rows) {
   next_ids.push_back(next);
   std::vector<float> z(static_cast<size_t>(n * D));
   const Tensor z_TD(z.data(), {n, D});
-  for (int64_t i = 0; i < n; i += Engine::kPassRows) {
-    const int64_t count = std::min(Engine::kPassRows, n - i);
-    engine_.forward_mtp(z_TD.slice_rows(i, count), hidden(begin + i, count),
-                        std::span(next_ids).subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i,
-                        pages());
-  }
+  const int64_t prompt = std::clamp<int64_t>(prompt_end_ - begin, 0, n);
+  const std::span<const int32_t> next_span(next_ids);
+  run_mtp(z_TD, next_span.first(static_cast<size_t>(prompt)), begin, RowKind::prompt);
+  run_mtp(z_TD.slice_rows(prompt, n - prompt), next_span.subspan(static_cast<size_t>(prompt)), begin + prompt,
+          RowKind::text);
   draft_logits_.resize(static_cast<size_t>(rows * V));
   const Tensor logits(draft_logits_.data(), {rows, V});
   engine_.logits(logits, z_TD.slice_rows(n - rows, rows));

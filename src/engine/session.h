@@ -8,6 +8,21 @@
 
 namespace sluice {
 
+class Session;
+
+/// Tokens for one of the sessions of feed_batch().
+struct BatchItem {
+  Session* session;
+  std::span<const int32_t> ids;
+  RowKind kind = RowKind::text;
+  bool wants_logits = true;  // of the last of them
+};
+
+/// Appends tokens to several sessions of `engine` in one pass: all weights are read once. At most Engine::kPassRows
+/// tokens, text before prompts. `logits` becomes (number of items that want them, V). Results are those of
+/// Session::feed(). Throws Error as that does; the sequences are then as before.
+void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
+
 class Session {
  public:
   /// An empty sequence. `draft`: keep what draft() needs; the engine must have an MTP module. The engine must outlive
@@ -28,7 +43,7 @@ class Session {
   /// Appends tokens. Returns the logits (rows, V) f32 of the last `rows` of them, 0 <= rows <= ids.size(): row i
   /// predicts the token after it. Owned by the session, valid until its next call. Throws Error when the context is
   /// full or an id is outside the vocabulary; the sequence is then as before.
-  Tensor feed(std::span<const int32_t> ids, int64_t rows);
+  Tensor feed(std::span<const int32_t> ids, int64_t rows, RowKind kind = RowKind::prompt);
 
   /// Forgets all tokens from `length` on. The MTP entry of the last one kept still reflects the token that followed it:
   /// unless that one is fed again, the next drafts are slightly worse (never the text).
@@ -48,14 +63,17 @@ class Session {
   void stop_drafting();
 
  private:
-  void grow_pages(int64_t tokens);
-  Tensor pages() { return Tensor(pages_.data(), DType::i32, {static_cast<int64_t>(pages_.size())}); }
+  friend void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
+  void append(std::span<const int32_t> ids, RowKind kind);
+  void reserve(int64_t tokens);
+  void run_mtp(const Tensor& z_TD, std::span<const int32_t> next_ids, int64_t begin, RowKind kind);
   int64_t hidden_rows() const;
   Tensor hidden(int64_t begin, int64_t rows);
 
   Engine& engine_;
   bool draft_;
   std::vector<int32_t> ids_, pages_;
+  int64_t prompt_end_ = 0;     // positions from here on were fed as text
   std::vector<float> hidden_;  // after the final norm, rows of positions [hidden_begin_, length())
   int64_t hidden_begin_ = 0;   // when drafting: the positions the MTP module has run on
   std::vector<float> logits_, draft_logits_;

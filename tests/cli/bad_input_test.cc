@@ -19,7 +19,7 @@ class BadInput : public testing::Test {
     dir_ = new TempDir;
     write_file(*dir_ / "text.txt", sample_text(20000));
     write_file(*dir_ / "model.json", model_json());
-    ASSERT_EQ(sluice({"init", "--config", at("model.json"), "--dtype", "f32", "--out", at("good")}).exit_code, 0);
+    ASSERT_EQ(sluice({"init", "--config", at("model.json"), "--type", "f32", "--out", at("good")}).exit_code, 0);
     ASSERT_EQ(
         sluice({"tokenizer", "train", "--data", at("text.txt"), "--vocab-size", "300", "--out", at("good")}).exit_code,
         0);
@@ -187,8 +187,8 @@ TEST_F(BadInput, OfOtherCommands) {
       {"inspect deep", {"inspect", "@deep.json"}, {"deep.json: JSON is nested deeper than 64"}},
       {"init without shape", {"init", "--out", "@new"}, {"--config is required"}},
       {"init dtype",
-       {"init", "--config", "@model.json", "--out", "@new", "--dtype", "int8"},
-       {"expected f32, bf16 or fp8, found int8"}},
+       {"init", "--config", "@model.json", "--out", "@new", "--type", "int8"},
+       {"--type: expected f32, bf16 or fp8", "found \"int8\""}},
       {"init full",
        {"init", "--config", "@model.json", "--out", "@good"},
        {"good: expected a folder that does not exist or is empty"}},

@@ -34,7 +34,7 @@ class Init : public testing::TestWithParam<const char*> {
  protected:
   Init() { write_file(dir_ / "model.json", model_json()); }
   Outcome init(const std::string& out, const std::string& seed = "5") const {
-    return sluice({"init", "--config", dir_ / "model.json", "--dtype", GetParam(), "--seed", seed, "--out", dir_ / out,
+    return sluice({"init", "--config", dir_ / "model.json", "--type", GetParam(), "--seed", seed, "--out", dir_ / out,
                    "--threads", out == "b" ? "2" : "1"});
   }
   std::string weights(const std::string& out) const { return read_file(dir_ / out / "model.safetensors"); }

@@ -63,61 +63,6 @@ struct Weights {
 constexpr Format kFormats[] = {Format::f32, Format::bf16, Format::fp8_128};
 constexpr int64_t kRowCounts[] = {1, 2, 3, 8, 33, 512};
 
-double dot(const Rows& x, int64_t i, const Rows& w, int64_t j) {
-  double sum = 0;
-  for (int64_t k = 0; k < x.cols; ++k) sum += static_cast<double>(x(i, k)) * w(j, k);
-  return sum;
-}
-
-TEST(InferOps, LinearValuesAndRowInvariance) {
-  for (const Format format : kFormats)
-    for (const auto& [N, K] : {std::pair{1, 1}, {130, 40}, {49, 257}, {300, 129}}) {
-      Weights w(format, N, K, 1);
-      Rows x = random_rows(512, K, 2), first(512, N);
-      infer_linear(stream(1), first.tensor(), x.tensor(), w.matrix);
-      for (int64_t i = 0; i < 512; i += 37)
-        for (int64_t j = 0; j < N; ++j)
-          ASSERT_NEAR(first(i, j), dot(x, i, w.values, j), 2e-6 * std::sqrt(K) * 10) << i << " " << j;
-      for (const int64_t M : kRowCounts)
-        for (const int threads : {1, 2, 5}) {
-          Rows y(M, N);
-          const int64_t offset = 512 - M;  // other neighbours
-          infer_linear(stream(threads), y.tensor(), x.tensor().slice_rows(offset, M), w.matrix);
-          ASSERT_EQ(0, std::memcmp(y.data.data(), first.tensor().at(offset), y.data.size() * sizeof(float)))
-              << M << " rows, " << threads << " threads, " << N << "x" << K;
-        }
-    }
-}
-
-TEST(InferOps, LinearAddsAndKeepsToItsColumns) {
-  Weights w(Format::f32, 5, 7, 3);
-  Rows x = random_rows(6, 9, 4), y(6, 11, 1.0f), product(6, 5);
-  const Tensor strided_x = x.tensor().slice_cols(1, 7);
-  infer_linear(stream(1), product.tensor(), strided_x, w.matrix);
-  infer_linear(stream(1), y.tensor().slice_cols(2, 5), strided_x, w.matrix, Out::add);
-  for (int64_t i = 0; i < 6; ++i)
-    for (int64_t j = 0; j < 11; ++j) EXPECT_EQ(y(i, j), j >= 2 && j < 7 ? 1.0f + product(i, j - 2) : 1.0f);
-}
-
-TEST(InferOps, GroupedLinearIsLinearPerExpert) {
-  std::vector<int32_t> offsets = {0, 0, 1, 6, 6, 39};
-  for (const Format format : kFormats) {
-    std::vector<Weights> experts;
-    for (uint64_t e = 0; e < 5; ++e) experts.emplace_back(format, 140, 150, 10 + e);
-    std::vector<Matrix> bank;
-    for (const Weights& e : experts) bank.push_back(e.matrix);
-    Rows x = random_rows(39, 150, 5);
-    for (const int threads : {1, 2, 5}) {
-      Rows y(39, 140), expected(39, 140);
-      infer_grouped_linear(stream(threads), y.tensor(), x.tensor(), Tensor(offsets.data(), DType::i32, {6}), bank);
-      for (size_t e = 0; e < 5; ++e)
-        infer_linear(stream(1), expected.tensor().slice_rows(offsets[e], offsets[e + 1] - offsets[e]),
-                     x.tensor().slice_rows(offsets[e], offsets[e + 1] - offsets[e]), bank[e]);
-      EXPECT_TRUE(same_bits(y.data, expected.data));
-    }
-  }
-}
-
 /// Queries of `T` tokens at the end of a sequence of `keys` positions, on shuffled pages.
 struct AttentionCase {
   LatentShape a{3, 6, 4, 5, 20, 0.3f};
@@ -139,10 +84,13 @@ struct AttentionCase {
   /// u of the tokens at positions [begin, begin + T).
   Rows run(Stream& s, int64_t begin, int64_t T) {
     Rows u(T, a.heads * a.latent);
-    std::vector<int32_t> position(static_cast<size_t>(T));
+    std::vector<int32_t> position(static_cast<size_t>(T)), sequence(static_cast<size_t>(T), 1);
     std::iota(position.begin(), position.end(), static_cast<int32_t>(begin));
-    const LatentCache c{cache.tensor(), Tensor(pages.data(), DType::i32, {static_cast<int64_t>(pages.size())})};
-    infer_attention(s, u.tensor(), qa.tensor().slice_rows(begin, T), c, Tensor(position.data(), DType::i32, {T}), a);
+    std::vector<int32_t> table(2 * pages.size(), -1);  // another sequence, then this one
+    std::copy(pages.begin(), pages.end(), table.begin() + static_cast<int64_t>(pages.size()));
+    const CachePlaces places{Tensor(position.data(), DType::i32, {T}), Tensor(sequence.data(), DType::i32, {T}),
+                             Tensor(table.data(), DType::i32, {2, static_cast<int64_t>(pages.size())})};
+    infer_attention(s, u.tensor(), qa.tensor().slice_rows(begin, T), cache.tensor(), places, a);
     return u;
   }
   double expected(int64_t t, int64_t h, int64_t c) {
@@ -184,6 +132,75 @@ TEST(InferOps, AttentionDoesNotReadBeyondItsPosition) {
   AttentionCase k(130);
   const Rows before = k.run(stream(1), 70, 3);
   for (int64_t p = 73; p < 130; ++p) std::fill_n(k.row(p), 24, std::nanf(""));  // what rejected drafts leave behind
+  EXPECT_TRUE(same_bits(k.run(stream(1), 70, 3).data, before.data));
+}
+
+/// A prompt's attention with expanded keys: 4 heads, nope 6, rope 4, value 5, latent 20.
+struct PromptCase {
+  LatentShape a{4, 6, 4, 5, 20, 0.3f};
+  AttentionCase cached;
+  Weights kv_b;
+  Rows q;
+  PromptCase(int64_t keys, Format format) : cached(keys), kv_b(format, 4 * 11, 20, 8), q(random_rows(keys, 40, 9)) {}
+  Rows run(Stream& s, int64_t begin, int64_t T) {
+    Rows o(T, a.heads * a.value);
+    std::vector<int32_t>& pages = cached.pages;
+    infer_prompt_attention(s, o.tensor(), q.tensor().slice_rows(begin, T), cached.cache.tensor(),
+                           Tensor(pages.data(), DType::i32, {static_cast<int64_t>(pages.size())}), begin, kv_b.matrix,
+                           a);
+    return o;
+  }
+  /// o of token t under head h, in double.
+  std::vector<double> expected(int64_t t, int64_t h) {
+    std::vector<double> sum(5);
+    double total = 0;
+    for (int64_t p = 0; p <= t; ++p) {
+      const float* row = cached.row(p);
+      double score = 0;
+      for (int64_t n = 0; n < 10; ++n) {
+        double key = n < 6 ? 0 : row[20 + n - 6];
+        for (int64_t c = 0; n < 6 && c < 20; ++c) key += static_cast<double>(kv_b.values(h * 11 + n, c)) * row[c];
+        score += key * q(t, h * 10 + n);
+      }
+      const double e = std::exp(score * a.scale);
+      total += e;
+      for (int64_t v = 0; v < 5; ++v)
+        for (int64_t c = 0; c < 20; ++c)
+          sum[static_cast<size_t>(v)] += e * static_cast<double>(kv_b.values(h * 11 + 6 + v, c)) * row[c];
+    }
+    for (double& x : sum) x /= total;
+    return sum;
+  }
+};
+
+TEST(InferOps, PromptAttentionValues) {
+  for (const Format format : kFormats) {
+    PromptCase k(150, format);
+    const Rows o = k.run(stream(2), 0, 150);
+    for (const int64_t t : {0, 1, 31, 32, 63, 64, 100, 149})
+      for (int64_t h = 0; h < 4; ++h)
+        for (int64_t v = 0; v < 5; ++v)
+          ASSERT_NEAR(o(t, h * 5 + v), k.expected(t, h)[static_cast<size_t>(v)], 2e-5) << t << " " << h;
+  }
+}
+
+TEST(InferOps, PromptAttentionIsRowInvariant) {
+  PromptCase k(600, Format::bf16);
+  const Rows all = k.run(stream(1), 0, 600);
+  for (const int threads : {1, 2, 5})
+    for (const int64_t T : kRowCounts)
+      for (const int64_t begin : {int64_t{0}, (600 - T) / 2, 600 - T}) {
+        const Rows o = k.run(stream(threads), begin, T);
+        ASSERT_EQ(0,
+                  std::memcmp(o.data.data(), &all.data[static_cast<size_t>(begin * 20)], o.data.size() * sizeof(float)))
+            << T << " tokens from " << begin << ", " << threads << " threads";
+      }
+}
+
+TEST(InferOps, PromptAttentionDoesNotReadBeyondItsTokens) {
+  PromptCase k(130, Format::f32);
+  const Rows before = k.run(stream(1), 70, 3);
+  for (int64_t p = 73; p < 130; ++p) std::fill_n(k.cached.row(p), 24, std::nanf(""));
   EXPECT_TRUE(same_bits(k.run(stream(1), 70, 3).data, before.data));
 }
 

@@ -1,0 +1,159 @@
+// sluice bench prefill, sluice bench decode: tokens per second of a checkpoint, and what they mean in bytes and
+// operations beside what this machine can read and compute, measured in the same run.
+#include <memory>
+#include <vector>
+
+#include "base/rng.h"
+#include "cli/bench.h"
+#include "cli/inference.h"
+#include "ops/roof.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kRoofBytes = size_t{2} << 30;
+
+struct Options {
+  InferenceOptions inference;
+  int64_t prompt = 512, tokens = 64, depth = 0, batch = 1, runs = 5;
+  bool json = false;
+};
+
+/// `batch` sequences of random tokens, of `depth` tokens each.
+class Sequences {
+ public:
+  Sequences(Engine& engine, const Options& o) : engine_(engine), depth_(o.depth) {
+    for (int64_t i = 0; i < o.batch; ++i) {
+      sessions_.push_back(std::make_unique<Session>(engine, false));
+      if (depth_ > 0) sessions_.back()->feed(random_ids(depth_), 0);
+    }
+  }
+
+  void feed_prompts(int64_t tokens) {
+    for (auto& s : sessions_) s->feed(random_ids(tokens), 1);
+  }
+  /// One more token for every sequence.
+  void step() {
+    ids_.clear();
+    for (size_t i = 0; i < sessions_.size(); ++i) ids_.push_back(random_id());
+    std::vector<BatchItem> items;
+    for (size_t i = 0; i < sessions_.size(); ++i) items.push_back({sessions_[i].get(), std::span(&ids_[i], 1)});
+    feed_batch(engine_, items, logits_);
+  }
+  void rewind() {
+    for (auto& s : sessions_) s->truncate(depth_);
+  }
+
+ private:
+  int32_t random_id() { return static_cast<int32_t>(rng_.below(static_cast<uint64_t>(engine_.config().vocab_size))); }
+  std::vector<int32_t> random_ids(int64_t n) {
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < n; ++i) ids.push_back(random_id());
+    return ids;
+  }
+
+  Engine& engine_;
+  int64_t depth_;
+  Rng rng_{1};
+  std::vector<std::unique_ptr<Session>> sessions_;
+  std::vector<int32_t> ids_;
+  std::vector<float> logits_;
+};
+
+/// Bytes and operations per second of one run.
+struct Measured {
+  std::vector<double> tokens, bytes, operations;
+};
+
+template <class F>
+Measured measure(Engine& engine, Sequences& sequences, const Options& o, double tokens, F&& run) {
+  Measured m;
+  for (int64_t i = -1; i < o.runs; ++i) {  // the first repacks weights and is not counted
+    const Projector::Work before = engine.work();
+    const double seconds = seconds_of(run);
+    const Projector::Work after = engine.work();
+    sequences.rewind();
+    if (i < 0) continue;
+    m.tokens.push_back(tokens / seconds);
+    m.bytes.push_back((after.bytes - before.bytes) / seconds);
+    m.operations.push_back((after.operations - before.operations) / seconds);
+  }
+  return m;
+}
+
+void report(const Options& o, const std::string& what, Stream& s, const Measured& m) {
+  const MeanDeviation speed = mean_deviation(m.tokens);
+  const double bytes = median(m.bytes), operations = median(m.operations);
+  const double bandwidth = read_bandwidth(s, kRoofBytes), codes = code_rate(s), floats = float_rate(s);
+  if (o.json) {
+    JsonObject j;
+    j.add("test", what).add("model", o.inference.model).add("threads", s.threads());
+    j.add("tokens_per_second", speed.mean).add("deviation", speed.deviation).add("median", median(m.tokens));
+    j.add("bytes_per_second", bytes).add("bandwidth", bandwidth);
+    j.add("operations_per_second", operations).add("int8_rate", codes).add("float32_rate", floats);
+    fmt::print("{}\n", j.str());
+    return;
+  }
+  fmt::print("{}, {} threads: {:.2f} ± {:.2f} tokens/s (median {:.2f})\n", what, s.threads(), speed.mean,
+             speed.deviation, median(m.tokens));
+  fmt::print("  reads {:.1f} GB/s, {:.0f}% of the {:.1f} GB/s this machine reads\n", bytes * 1e-9,
+             100 * bytes / bandwidth, bandwidth * 1e-9);
+  fmt::print("  computes {:.1f} Gop/s, {:.0f}% of its {:.0f} int8 Gop/s, {:.0f}% of its {:.0f} float32 GFLOP/s\n",
+             operations * 1e-9, 100 * operations / codes, codes * 1e-9, 100 * operations / floats, floats * 1e-9);
+}
+
+Inference open_for(const Options& o, int64_t tokens) {
+  InferenceOptions options = o.inference;
+  options.context = o.depth + tokens;
+  options.cache_tokens = o.batch * (options.context + kPageTokens);
+  return open_inference(options);
+}
+
+void bench_prefill(const Options& o) {
+  const Inference inference = open_for(o, o.prompt);
+  Sequences sequences(*inference.engine, o);
+  const Measured m = measure(*inference.engine, sequences, o, static_cast<double>(o.prompt * o.batch),
+                             [&] { sequences.feed_prompts(o.prompt); });
+  report(o, fmt::format("prefill {} x {} at depth {}", o.batch, o.prompt, o.depth), *inference.stream, m);
+}
+
+void bench_decode(const Options& o) {
+  const Inference inference = open_for(o, o.tokens);
+  Sequences sequences(*inference.engine, o);
+  const Measured m = measure(*inference.engine, sequences, o, static_cast<double>(o.tokens * o.batch), [&] {
+    for (int64_t i = 0; i < o.tokens; ++i) sequences.step();
+  });
+  report(o, fmt::format("decode {} x {} at depth {}", o.batch, o.tokens, o.depth), *inference.stream, m);
+}
+
+CLI::App* add_command(CLI::App& bench, const char* name, const char* help, Options& o) {
+  CLI::App* c = bench.add_subcommand(name, help);
+  const CLI::Range count(int64_t{1}, int64_t{1} << 24);
+  c->add_option("--model", o.inference.model, "checkpoint folder or GGUF file")->required();
+  c->add_option("--threads", o.inference.threads, "0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
+  c->add_option("--depth", o.depth, "tokens already in the cache")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
+      ->capture_default_str();
+  c->add_option("--batch", o.batch, "sequences")->check(CLI::Range(1, 1024))->capture_default_str();
+  c->add_option("--runs", o.runs, "measurements")->check(count)->capture_default_str();
+  c->add_flag("--json", o.json, "one JSON object");
+  return c;
+}
+
+}  // namespace
+
+void add_bench_inference_commands(CLI::App& bench) {
+  const CLI::Range count(int64_t{1}, int64_t{1} << 24);
+  auto p = std::make_shared<Options>();
+  CLI::App* prefill = add_command(bench, "prefill", "Prompt processing of a checkpoint", *p);
+  prefill->add_option("--prompt", p->prompt, "tokens of a prompt")->check(count)->capture_default_str();
+  prefill->footer("Example: sluice bench prefill --model model.gguf --prompt 512");
+  prefill->callback([p] { bench_prefill(*p); });
+  auto d = std::make_shared<Options>();
+  CLI::App* decode = add_command(bench, "decode", "Generation of a checkpoint, token by token", *d);
+  decode->add_option("--tokens", d->tokens, "tokens of each sequence")->check(count)->capture_default_str();
+  decode->footer("Example: sluice bench decode --model model.gguf --depth 4096 --batch 8");
+  decode->callback([d] { bench_decode(*d); });
+}
+
+}  // namespace sluice

@@ -32,6 +32,17 @@ inline VB load_codes(const std::byte* p) {
 }
 inline VB low_nibbles(VB v) { return v & 0x0f0f0f0fu; }
 inline VB high_nibbles(VB v) { return v >> 4 & 0x0f0f0f0fu; }
+/// nibbles + 16 times the bits of `high` under `mask`.
+inline VB add_high(VB nibbles, VB high, uint32_t mask) { return nibbles | (high & mask) << 4; }
+template <int kBits>
+inline VB shift_high(VB high) {
+  return high >> kBits;
+}
+inline VB look_up(const int8_t* table, VB nibbles) {
+  VB v = 0;
+  for (int i = 0; i < 4; ++i) v |= uint32_t{static_cast<uint8_t>(table[nibbles >> (8 * i) & 15])} << (8 * i);
+  return v;
+}
 inline Weights spread(VB w) { return w; }
 inline VI dot(VI sum, Weights w, const Code* x) {
   const auto code = [w](int i) { return static_cast<int32_t>(static_cast<int8_t>(w >> (8 * i) & 255)); };
@@ -47,6 +58,21 @@ inline VB low_nibbles(VB v) { return hn::And(v, hn::Set(U8(), 15)); }
 inline VB high_nibbles(VB v) {
   const hn::Repartition<uint16_t, U8> d16;
   return low_nibbles(hn::BitCast(U8(), hn::ShiftRight<4>(hn::BitCast(d16, v))));
+}
+
+/// nibbles + 16 times the bits of `high` under `mask`.
+inline VB add_high(VB nibbles, VB high, uint32_t mask) {
+  const auto bits = hn::And(hn::BitCast(I32(), high), hn::Set(I32(), static_cast<int32_t>(mask)));
+  return hn::Or(nibbles, hn::BitCast(U8(), hn::ShiftLeft<4>(bits)));
+}
+template <int kBits>
+inline VB shift_high(VB high) {
+  const hn::RebindToUnsigned<I32> d32;
+  return hn::BitCast(U8(), hn::ShiftRight<kBits>(hn::BitCast(d32, high)));
+}
+/// The 16 bytes of `table` at the nibbles.
+inline VB look_up(const int8_t* table, VB nibbles) {
+  return hn::TableLookupBytes(hn::LoadDup128(U8(), reinterpret_cast<const uint8_t*>(table)), nibbles);
 }
 
 #if HWY_TARGET == HWY_AVX3_DL

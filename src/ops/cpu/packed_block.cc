@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "ops/cpu/packed_layout.h"
 
@@ -69,42 +70,86 @@ HWY_INLINE void dot_quads(VI* sum, const std::byte* codes, const Inputs<M>& x, i
   }
 }
 
-/// One block of 32 columns, number b, at p.
+/// The same for a sub-block of `kQuads` quads as nibbles, with kBits high bits each.
+template <int M, int kQuads, int kBits, class Decode>
+HWY_INLINE void dot_nibbles(VI* sum, const std::byte* p, const Inputs<M>& x, int64_t column, const Decode& decode) {
+  constexpr uint32_t kMask = kBits == 2 ? 0x03030303u : 0x01010101u;
+  constexpr int kHalf = kQuads / 2;
+  VB first = load_codes(p), second = first;  // high bits of the quads in turn
+  if (kBits) second = shift_high<kBits * kHalf>(first), p += 4 * lanes();
+  HWY_UNROLL(4)
+  for (int q = 0; q < kHalf; ++q) {
+    if (M <= 2) hwy::Prefetch(p + q * 4 * lanes() + kAhead);
+    const VB both = load_codes(p + q * 4 * lanes());
+    VB low = low_nibbles(both), high = high_nibbles(both);
+    if (kBits) {
+      low = add_high(low, first, kMask), high = add_high(high, second, kMask);
+      first = shift_high<kBits>(first), second = shift_high<kBits>(second);
+    }
+    const Weights a = spread(decode(low)), b = spread(decode(high));
+    HWY_UNROLL(8)
+    for (int m = 0; m < M; ++m) {
+      sum[m] = dot(sum[m], a, x.codes(m, column + 4 * q));
+      sum[m] = dot(sum[m], b, x.codes(m, column + 4 * (q + kHalf)));
+    }
+  }
+}
+struct AsItIs {
+  HWY_INLINE VB operator()(VB v) const { return v; }
+};
+
+/// acc[m] += factor scale_m sum_m [+ minimum scaled_sum_m] over one block of 32.
 template <int M, bool kMinimum>
-HWY_INLINE void add_byte_32(VF* acc, const std::byte* p, const Inputs<M>& x, int64_t b) {
-  const int64_t L = lanes(), factors = kMinimum ? 2 : 1;
-  const bool biased = kHasBytes && !kMinimum;
-  VI sum[M];
-  HWY_UNROLL(8)
-  for (int m = 0; m < M; ++m) sum[m] = biased ? hn::Set(I32(), x.bias(m, b)) : hn::Zero(I32());
-  dot_quads<M, 8>(sum, p + 2 * factors * L, x, 32 * b);
+HWY_INLINE void finish_32(VF* acc, const VI* sum, const std::byte* p, const Inputs<M>& x, int64_t b) {
   const VF scale = load_factors(p);
   HWY_UNROLL(8)
   for (int m = 0; m < M; ++m) {
     acc[m] = hn::MulAdd(hn::ConvertTo(F(), sum[m]), hn::Mul(scale, hn::Set(F(), x.scale(m, b))), acc[m]);
-    if (kMinimum) acc[m] = hn::MulAdd(load_factors(p + 2 * L), hn::Set(F(), x.scaled_sum(m, b)), acc[m]);
+    if (kMinimum) acc[m] = hn::MulAdd(load_factors(p + 2 * lanes()), hn::Set(F(), x.scaled_sum(m, b)), acc[m]);
   }
 }
 
-/// Sub-block i of 32 columns of block s, which begins at p.
+/// Block b of q8_0 at p.
 template <int M>
+HWY_INLINE void add_byte_32(VF* acc, const std::byte* p, const Inputs<M>& x, int64_t b) {
+  VI sum[M];
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m) sum[m] = kHasBytes ? hn::Set(I32(), x.bias(m, b)) : hn::Zero(I32());
+  dot_quads<M, 8>(sum, p + 2 * lanes(), x, 32 * b);
+  finish_32<M, false>(acc, sum, p, x, b);
+}
+
+/// Block b of a format of PackedKind::half_32 at p.
+template <int M, Format kFormat>
+HWY_INLINE void add_half_32(VF* acc, const std::byte* p, const Inputs<M>& x, int64_t b) {
+  constexpr bool kTable = kFormat == Format::iq4_nl, kMinimum = has_minimum(kFormat);
+  constexpr bool kZero = kMinimum || (kTable && !kHasBytes);
+  VI sum[M];
+  HWY_UNROLL(8)
+  for (int m = 0; m < M; ++m)
+    sum[m] = kZero ? hn::Zero(I32()) : hn::Set(I32(), x.bias(m, b) >> (kTable ? 0 : 7 - zero_shift(kFormat)));
+  const std::byte* codes = p + packed_block(kFormat).head() * lanes();
+  if constexpr (kTable) {
+    dot_nibbles<M, 8, 0>(sum, codes, x, 32 * b, [](VB v) HWY_ATTR {
+      HWY_ALIGN int8_t table[16];
+      for (int i = 0; i < 16; ++i) table[i] = static_cast<int8_t>(kIq4Values[i] ^ (kHasBytes ? -128 : 0));
+      return look_up(table, v);
+    });
+  } else {
+    dot_nibbles<M, 8, high_bits(kFormat)>(sum, codes, x, 32 * b, AsItIs());
+  }
+  finish_32<M, kMinimum>(acc, sum, p, x, b);
+}
+
+/// Sub-block i of 32 columns of block s of q4_k or q5_k, which begins at p.
+template <int M, Format kFormat>
 HWY_INLINE void add_nibble_32(VF* acc, const std::byte* p, VF d, VF d_min, const Inputs<M>& x, int64_t s, int64_t i) {
+  constexpr PackedBlock kLayout = packed_block(kFormat);
   const int64_t L = lanes(), b = 8 * s + i;
-  const std::byte* codes = p + 20 * L + i * 16 * L;
   VI sum[M];
   HWY_UNROLL(8)
   for (int m = 0; m < M; ++m) sum[m] = hn::Zero(I32());
-  HWY_UNROLL(8)
-  for (int q = 0; q < 4; ++q) {
-    if (M <= 2) hwy::Prefetch(codes + q * 4 * L + kAhead);
-    const VB both = load_codes(codes + q * 4 * L);
-    const Weights low = spread(low_nibbles(both)), high = spread(high_nibbles(both));
-    HWY_UNROLL(8)
-    for (int m = 0; m < M; ++m) {
-      sum[m] = dot(sum[m], low, x.codes(m, 32 * b + 4 * q));
-      sum[m] = dot(sum[m], high, x.codes(m, 32 * b + 16 + 4 * q));
-    }
-  }
+  dot_nibbles<M, 8, high_bits(kFormat)>(sum, p + (kLayout.head() + i * kLayout.sub_block) * L, x, 32 * b, AsItIs());
   const VF scale = hn::Mul(d, load_scales<uint8_t>(p + (4 + i) * L));
   const VF minimum = hn::Mul(d_min, load_scales<uint8_t>(p + (12 + i) * L));
   HWY_UNROLL(8)
@@ -114,30 +159,36 @@ HWY_INLINE void add_nibble_32(VF* acc, const std::byte* p, VF d, VF d_min, const
   }
 }
 
-/// Sub-block i of 16 columns of block s, which begins at p.
-template <int M>
-HWY_INLINE void add_byte_16(VF* acc, const std::byte* p, VF d, VF d_min, const Inputs<M>& x, int64_t s, int64_t i,
-                            int shift) {
+/// Sub-block i of 16 columns of block s of q2_k, q3_k or q6_k, which begins at p.
+template <int M, Format kFormat>
+HWY_INLINE void add_16(VF* acc, const std::byte* p, VF d, VF d_min, const Inputs<M>& x, int64_t s, int64_t i) {
+  constexpr PackedBlock kLayout = packed_block(kFormat);
+  constexpr int kShift = zero_shift(kFormat);
+  using Scale = std::conditional_t<kShift != 0, int8_t, uint8_t>;
   const int64_t L = lanes(), half = 16 * s + i;
   VI sum[M];
   HWY_UNROLL(8)
-  for (int m = 0; m < M; ++m) sum[m] = hn::Zero(I32());
-  dot_quads<M, 4>(sum, p + (36 + 16 * i) * L, x, 16 * half);
-  const std::byte* scales = p + (4 + i) * L;
-  const VF scale = hn::Mul(d, shift ? load_scales<int8_t>(scales) : load_scales<uint8_t>(scales));
-  const VF minimum = hn::Mul(d_min, load_scales<uint8_t>(p + (20 + i) * L));
+  for (int m = 0; m < M; ++m) sum[m] = hn::Set(I32(), kShift ? -(x.half_sum(m, half) << kShift) : 0);
+  const std::byte* codes = p + (kLayout.head() + i * kLayout.sub_block) * L;
+  if constexpr (packed_kind(kFormat) == PackedKind::nibble_16)
+    dot_nibbles<M, 4, high_bits(kFormat)>(sum, codes, x, 16 * half, AsItIs());
+  else
+    dot_quads<M, 4>(sum, codes, x, 16 * half);
+  const VF scale = hn::Mul(d, load_scales<Scale>(p + (kLayout.factors + i) * L));
   HWY_UNROLL(8)
   for (int m = 0; m < M; ++m) {
-    const int32_t total = x.half_sum(m, half);
     const float dx = x.scale(m, half / 2);
-    const VI v = hn::Sub(sum[m], hn::Set(I32(), shift ? total << shift : 0));
-    acc[m] = hn::MulAdd(hn::ConvertTo(F(), v), hn::Mul(scale, hn::Set(F(), dx)), acc[m]);
-    acc[m] = hn::NegMulAdd(minimum, hn::Set(F(), dx * static_cast<float>(total)), acc[m]);
+    acc[m] = hn::MulAdd(hn::ConvertTo(F(), sum[m]), hn::Mul(scale, hn::Set(F(), dx)), acc[m]);
+    if constexpr (has_minimum(kFormat)) {
+      const VF minimum = hn::Mul(d_min, load_scales<uint8_t>(p + (kLayout.factors + kLayout.scales + i) * L));
+      acc[m] = hn::NegMulAdd(minimum, hn::Set(F(), dx * static_cast<float>(x.half_sum(m, half))), acc[m]);
+    }
   }
 }
 
-template <PackedKind kKind, bool kMinimum>
+template <Format kFormat>
 struct BlockTile {
+  static constexpr PackedBlock kLayout = packed_block(kFormat);
   const PackedJob& job;
 
   template <int M, int G>
@@ -149,14 +200,14 @@ struct BlockTile {
     for (int i = 0; i < G * M; ++i) acc[i] = hn::Zero(F());
     HWY_UNROLL(2)
     for (int g = 0; g < G; ++g) p[g] = job.weights + (group + g) * job.group_bytes;
-    const PackedBlock layout = packed_block(job.format);
-    const int64_t block_bytes = layout.row_bytes() * lanes(), blocks = job.cols / layout.columns;
+    const int64_t block_bytes = kLayout.row_bytes() * lanes(), blocks = job.cols / kLayout.columns;
     for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t codes = block_bytes - layout.codes * lanes();  // where they begin
-      for (int64_t ahead = 0; M <= 2 && ahead < G * codes; ahead += 64)
-        hwy::Prefetch(p[ahead / codes] + b * block_bytes + kAhead + ahead % codes);
       HWY_UNROLL(2)
-      for (int g = 0; g < G; ++g) add_block<M>(acc + g * M, p[g] + b * block_bytes, x, b);
+      for (int g = 0; g < G; ++g) {
+        for (int64_t ahead = 0; M <= 2 && ahead < kLayout.head() * lanes(); ahead += 64)
+          hwy::Prefetch(p[g] + b * block_bytes + kAhead + ahead);
+        add_block<M>(acc + g * M, p[g] + b * block_bytes, x, b);
+      }
     }
     HWY_UNROLL(2)
     for (int g = 0; g < G; ++g) {
@@ -169,30 +220,31 @@ struct BlockTile {
  private:
   template <int M>
   HWY_INLINE void add_block(VF* acc, const std::byte* p, const Inputs<M>& x, int64_t b) const {
+    constexpr PackedKind kKind = packed_kind(kFormat);
     if constexpr (kKind == PackedKind::byte_32) {
-      add_byte_32<M, kMinimum>(acc, p, x, b);
+      add_byte_32<M>(acc, p, x, b);
+    } else if constexpr (kKind == PackedKind::half_32) {
+      add_half_32<M, kFormat>(acc, p, x, b);
     } else {
-      const VF d = load_factors(p), d_min = load_factors(p + 2 * lanes());
-      const int shift = zero_shift(job.format);
-      for (int64_t i = 0; i < (kKind == PackedKind::nibble_32 ? 8 : 16); ++i)
+      const VF d = load_factors(p), d_min = kLayout.factors == 4 ? load_factors(p + 2 * lanes()) : d;
+      for (int64_t i = 0; i < kLayout.sub_blocks; ++i)
         if constexpr (kKind == PackedKind::nibble_32)
-          add_nibble_32<M>(acc, p, d, d_min, x, b, i);
+          add_nibble_32<M, kFormat>(acc, p, d, d_min, x, b, i);
         else
-          add_byte_16<M>(acc, p, d, d_min, x, b, i, shift);
+          add_16<M, kFormat>(acc, p, d, d_min, x, b, i);
     }
   }
 };
 
+/// Runs the tiles of the job's format, which is one of kFormats.
+template <Format... kFormats>
+void run_format(const PackedJob& job) {
+  ((job.format == kFormats ? for_each_tile(job, BlockTile<kFormats>{job}) : void()), ...);
+}
+
 void block_groups(const PackedJob& job) {
-  switch (packed_kind(job.format)) {
-    case PackedKind::byte_32:
-      return has_minimum(job.format) ? for_each_tile(job, BlockTile<PackedKind::byte_32, true>{job})
-                                     : for_each_tile(job, BlockTile<PackedKind::byte_32, false>{job});
-    case PackedKind::nibble_32:
-      return for_each_tile(job, BlockTile<PackedKind::nibble_32, true>{job});
-    case PackedKind::byte_16:
-      return for_each_tile(job, BlockTile<PackedKind::byte_16, true>{job});
-  }
+  run_format<Format::q8_0, Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1, Format::iq4_nl, Format::q2_k,
+             Format::q3_k, Format::q4_k, Format::q5_k, Format::q6_k>(job);
 }
 
 /// Four activations as the products take them: in order, or 0, 2, 1, 3.

@@ -29,55 +29,93 @@ constexpr int64_t plain_group_bytes(Format f, int64_t cols, int64_t lanes) {
 }
 constexpr int64_t kScaleCols = 128;
 
-/// Sizes of the parts of one block of one group, in bytes.
-struct PackedBlock {
-  int64_t columns;  // 32 or 256
-  int64_t factors;  // half-precision factors per row: 1 or 2, first in the block, all rows of one before the next
-  int64_t scales;   // then bytes per row: scales, then minima, `scales` of each; 0 where there are only factors
-  int64_t codes;    // then bytes per row
-  int64_t row_bytes() const { return 2 * factors + 2 * scales + codes; }
-};
-
 /// How a packed matrix holds its codes.
 enum class PackedKind : uint8_t {
-  byte_32,    // 8-bit codes, a scale (and minimum) per 32: q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl
-  nibble_32,  // 4-bit codes, scale and minimum per 32, float factors per 256: q4_k
-  byte_16,    // 8-bit codes, scale and minimum per 16, float factors per 256: q2_k, q3_k, q5_k, q6_k
+  byte_32,    // 8-bit codes, a factor per 32 columns: q8_0
+  byte_16,    // 8-bit codes, scale and minimum per 16, factors per 256: q2_k, q3_k
+  half_32,    // nibbles, a factor (and one for the minimum) per 32: q4_0, q4_1, q5_0, q5_1, iq4_nl
+  nibble_32,  // nibbles, scale and minimum per 32, factors per 256: q4_k, q5_k
+  nibble_16,  // nibbles, scale per 16, factors per 256: q6_k
 };
 
 /// Of a block format.
 constexpr PackedKind packed_kind(Format f) {
-  return f == Format::q4_k               ? PackedKind::nibble_32
-         : block_shape(f).elements == 32 ? PackedKind::byte_32
-                                         : PackedKind::byte_16;
+  switch (f) {
+    case Format::q8_0:
+      return PackedKind::byte_32;
+    case Format::q2_k:
+    case Format::q3_k:
+      return PackedKind::byte_16;
+    case Format::q4_k:
+    case Format::q5_k:
+      return PackedKind::nibble_32;
+    case Format::q6_k:
+      return PackedKind::nibble_16;
+    default:
+      return PackedKind::half_32;
+  }
 }
 
 constexpr bool has_minimum(Format f) {
   return f == Format::q4_1 || f == Format::q5_1 || f == Format::q2_k || f == Format::q4_k || f == Format::q5_k;
 }
 
+/// Bits of a code beyond its nibble.
+constexpr int high_bits(Format f) {
+  return f == Format::q6_k ? 2 : f == Format::q5_0 || f == Format::q5_1 || f == Format::q5_k ? 1 : 0;
+}
+
+/// Sizes of the parts of one block of one group, in bytes per row, in the order in which they lie. A part holds all
+/// rows of its first item before those of the next. Factors are of half precision. Codes come in sub-blocks of 16 or 32
+/// columns, of quads of four columns. In kinds of nibbles a sub-block is a word of high bits per row, where codes have
+/// them (byte i: those of column i of quad 0 lowest, then of quad 1, ...), then bytes with the nibbles of one quad low
+/// and of the quad half a sub-block later high.
+struct PackedBlock {
+  int64_t columns;  // 32 or 256
+  int64_t factors, scales, minima, sub_block, sub_blocks;
+  int64_t head() const { return factors + scales + minima; }
+  int64_t row_bytes() const { return head() + sub_block * sub_blocks; }
+};
+
 constexpr PackedBlock packed_block(Format f) {
+  const int64_t high = high_bits(f) ? 4 : 0;
   switch (packed_kind(f)) {
     case PackedKind::byte_32:
-      return {32, has_minimum(f) ? 2 : 1, 0, 32};
-    case PackedKind::nibble_32:
-      return {256, 2, 8, 128};
+      return {32, 2, 0, 0, 32, 1};
     case PackedKind::byte_16:
-      return {256, 2, 16, 256};
+      return {256, 4, 16, 16, 16, 16};
+    case PackedKind::half_32:
+      return {32, has_minimum(f) ? 4 : 2, 0, 0, high + 16, 1};
+    case PackedKind::nibble_32:
+      return {256, 4, 8, 8, high + 16, 8};
+    case PackedKind::nibble_16:
+      return {256, 2, 16, 0, high + 8, 16};
   }
   return {};
 }
 
-/// Formats of signed bytes: their codes are stored plus 128 where the target wants them unsigned.
-constexpr bool has_signed_bytes(Format f) {
-  return f == Format::q8_0 || f == Format::q4_0 || f == Format::q5_0 || f == Format::iq4_nl;
+/// The value of code 0 is -2^zero_shift scales; 0: it is 0 (or the minimum). q8_0 and iq4_nl have signed values, which
+/// products take plus 128 where the target wants them unsigned.
+constexpr int zero_shift(Format f) {
+  switch (f) {
+    case Format::q3_k:
+      return 2;
+    case Format::q4_0:
+      return 3;
+    case Format::q5_0:
+      return 4;
+    case Format::q6_k:
+      return 5;
+    default:
+      return 0;
+  }
 }
 
-/// The value of code 0 is -2^zero_shift scales (0: none) in q6_k and q3_k.
-constexpr int zero_shift(Format f) { return f == Format::q6_k ? 5 : f == Format::q3_k ? 2 : 0; }
+/// The values of iq4_nl.
+constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 /// One row of rounded activations: codes, then per block of 32 the scale, scale times sum of codes, -128 times that sum
-/// (where codes of weights are stored plus 128) and the sums of both halves' codes.
+/// (for values of weights taken plus 128) and the sums of both halves' codes.
 struct RoundedRow {
   int64_t code_bytes, blocks;
   RoundedRow(int64_t cols, bool has_bytes) : code_bytes(cols * (has_bytes ? 1 : 2)), blocks(cols / 32) {}

@@ -1,5 +1,4 @@
 // Blocks in file order -> groups of interleaved rows. Bit layouts: specification 10.4.
-#include <array>
 #include <cstring>
 
 #include "ops/cpu/packed_layout.h"
@@ -7,9 +6,8 @@
 namespace sluice::cpu {
 namespace {
 
-constexpr std::array<int8_t, 16> kIq4Values{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
-/// One block of one row, taken apart. Scales and codes beyond the block's are left as they were.
+/// One block of one row, taken apart. Scales and codes beyond the block's are left as they were. Codes are unsigned but
+/// for q8_0's; the value of code 0 is ops/cpu/packed_layout.h's.
 struct Parts {
   uint16_t factor[2] = {};  // scale and minimum, half precision
   uint8_t scale[16], minimum[16];
@@ -19,10 +17,10 @@ struct Parts {
 uint16_t half_at(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
 
 /// Low nibbles are the first 16 codes, high nibbles the last; `fifth` holds a fifth bit for each.
-void nibbles_32(Parts& b, const uint8_t* q, uint32_t fifth, int minus) {
+void nibbles_32(Parts& b, const uint8_t* q, uint32_t fifth) {
   for (int i = 0; i < 16; ++i) {
-    b.code[i] = static_cast<int8_t>((q[i] & 15) + static_cast<int>((fifth >> i & 1) << 4) - minus);
-    b.code[i + 16] = static_cast<int8_t>((q[i] >> 4) + static_cast<int>((fifth >> (i + 16) & 1) << 4) - minus);
+    b.code[i] = static_cast<int8_t>((q[i] & 15) + static_cast<int>((fifth >> i & 1) << 4));
+    b.code[i + 16] = static_cast<int8_t>((q[i] >> 4) + static_cast<int>((fifth >> (i + 16) & 1) << 4));
   }
 }
 
@@ -38,60 +36,50 @@ void take_byte_32(Parts& b, const uint8_t* p, Format format) {
     case Format::q8_0:
       std::memcpy(b.code, p + 2, 32);
       break;
-    case Format::q4_0:
-      nibbles_32(b, p + 2, 0, 8);
-      break;
     case Format::q4_1:
       b.factor[1] = half_at(p + 2);
-      nibbles_32(b, p + 4, 0, 0);
+      nibbles_32(b, p + 4, 0);
       break;
     case Format::q5_0:
-      nibbles_32(b, p + 6, word_at(p + 2), 16);
+      nibbles_32(b, p + 6, word_at(p + 2));
       break;
     case Format::q5_1:
       b.factor[1] = half_at(p + 2);
-      nibbles_32(b, p + 8, word_at(p + 4), 0);
+      nibbles_32(b, p + 8, word_at(p + 4));
       break;
     default:
-      for (int i = 0; i < 16; ++i) {
-        b.code[i] = kIq4Values[p[2 + i] & 15];
-        b.code[i + 16] = kIq4Values[p[2 + i] >> 4];
-      }
+      nibbles_32(b, p + 2, 0);
   }
 }
 
-/// The eight 6-bit scales and minima of q4_k and q5_k; each is written `times` times.
-void scales_of_32(Parts& b, const uint8_t* s, int times) {
+/// The eight 6-bit scales and minima of q4_k and q5_k.
+void scales_of_32(Parts& b, const uint8_t* s) {
   for (int j = 0; j < 8; ++j) {
     const int sc = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
     const int mn = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6) << 4;
-    for (int i = 0; i < times; ++i) {
-      b.scale[j * times + i] = static_cast<uint8_t>(sc);
-      b.minimum[j * times + i] = static_cast<uint8_t>(mn);
-    }
+    b.scale[j] = static_cast<uint8_t>(sc);
+    b.minimum[j] = static_cast<uint8_t>(mn);
   }
 }
 
-/// Codes as they are stored: byte = quad j | quad j + 4 << 4 of a sub-block. In the file a byte holds one code of each
-/// of two neighbouring sub-blocks.
+/// In the file a byte holds one code of each of two neighbouring sub-blocks.
 void take_q4_k(Parts& b, const uint8_t* p) {
   constexpr uint32_t kLow = 0x0f0f0f0f;
   b.factor[0] = half_at(p), b.factor[1] = half_at(p + 2);
-  scales_of_32(b, p + 4, 1);
-  uint32_t in[32], out[32];
+  scales_of_32(b, p + 4);
+  uint32_t in[32], out[64];
   std::memcpy(in, p + 16, 128);
-  for (int pair = 0; pair < 4; ++pair)
-    for (int j = 0; j < 4; ++j) {
-      const uint32_t x = in[8 * pair + j], y = in[8 * pair + 4 + j];
-      out[8 * pair + j] = (x & kLow) | (y & kLow) << 4;
-      out[8 * pair + 4 + j] = (x >> 4 & kLow) | (y & ~kLow);
-    }
-  std::memcpy(b.code, out, 128);
+  for (int i = 0; i < 32; ++i) {
+    uint32_t* two = out + i / 8 * 16 + i % 8;
+    two[0] = in[i] & kLow;
+    two[8] = in[i] >> 4 & kLow;
+  }
+  std::memcpy(b.code, out, 256);
 }
 
 void take_q5_k(Parts& b, const uint8_t* p) {
   b.factor[0] = half_at(p), b.factor[1] = half_at(p + 2);
-  scales_of_32(b, p + 4, 2);
+  scales_of_32(b, p + 4);
   const uint8_t *high = p + 16, *low = p + 48;
   for (int j = 0; j < 128; ++j) {
     int8_t* code = b.code + j / 32 * 64 + j % 32;
@@ -124,7 +112,6 @@ void take_q3_k(Parts& b, const uint8_t* p) {
 void take_q6_k(Parts& b, const uint8_t* p) {
   b.factor[0] = half_at(p + 208);
   std::memcpy(b.scale, p + 192, 16);
-  std::memset(b.minimum, 0, 16);
   for (int half = 0; half < 2; ++half) {
     const uint8_t *low = p + half * 64, *high = p + 128 + half * 32;
     int8_t* code = b.code + half * 128;  // the value is code - 32
@@ -154,21 +141,45 @@ void take(Parts& b, const uint8_t* p, Format format) {
   }
 }
 
-/// Puts the parts of row `lane` of a group into its block.
-void put(std::byte* block, const Parts& b, const PackedBlock& layout, int64_t lanes, int64_t lane, int plus) {
-  for (int64_t f = 0; f < layout.factors; ++f) std::memcpy(block + 2 * (f * lanes + lane), &b.factor[f], 2);
-  std::byte* out = block + 2 * layout.factors * lanes;
-  for (int64_t i = 0; i < layout.scales; ++i) {
-    out[i * lanes + lane] = std::byte{b.scale[i]};
-    out[(layout.scales + i) * lanes + lane] = std::byte{b.minimum[i]};
+/// A sub-block of `quads` quads of codes into the lane of a group that begins at `out`.
+void put_nibbles(std::byte* out, const int8_t* code, int64_t quads, int bits, int64_t lanes) {
+  constexpr uint32_t kLow = 0x0f0f0f0f;
+  uint32_t quad[8], high = 0;
+  std::memcpy(quad, code, static_cast<size_t>(4 * quads));
+  for (int64_t q = 0; q < quads; ++q)
+    high |= (quad[q] >> 4 & (bits == 2 ? 0x03030303u : 0x01010101u)) << (bits * static_cast<int>(q));
+  if (bits) {
+    std::memcpy(out, &high, 4);
+    out += 4 * lanes;
   }
-  out += 2 * layout.scales * lanes + 4 * lane;
+  for (int64_t q = 0; q < quads / 2; ++q) {
+    const uint32_t both = (quad[q] & kLow) | (quad[q + quads / 2] & kLow) << 4;
+    std::memcpy(out + 4 * q * lanes, &both, 4);
+  }
+}
+
+/// Puts the parts of row `lane` of a group into its block.
+void put(std::byte* block, const Parts& b, Format format, int64_t lanes, int64_t lane, int plus) {
+  const PackedBlock layout = packed_block(format);
+  const PackedKind kind = packed_kind(format);
+  for (int64_t f = 0; f < layout.factors / 2; ++f) std::memcpy(block + 2 * (f * lanes + lane), &b.factor[f], 2);
+  std::byte* out = block + layout.factors * lanes;
+  for (int64_t i = 0; i < layout.scales; ++i) out[i * lanes + lane] = std::byte{b.scale[i]};
+  for (int64_t i = 0; i < layout.minima; ++i) out[(layout.scales + i) * lanes + lane] = std::byte{b.minimum[i]};
+  out = block + layout.head() * lanes + 4 * lane;
+  const int64_t width = layout.columns / layout.sub_blocks;
   const uint32_t bias = static_cast<uint32_t>(plus) * 0x01010101u;  // code + 128 modulo 256 is code xor 128
-  for (int64_t q = 0; q < layout.codes / 4; ++q) {
-    uint32_t quad;
-    std::memcpy(&quad, b.code + 4 * q, 4);
-    quad ^= bias;
-    std::memcpy(out + 4 * q * lanes, &quad, 4);
+  for (int64_t i = 0; i < layout.sub_blocks; ++i, out += layout.sub_block * lanes) {
+    if (kind != PackedKind::byte_32 && kind != PackedKind::byte_16) {
+      put_nibbles(out, b.code + i * width, width / 4, high_bits(format), lanes);
+      continue;
+    }
+    for (int64_t q = 0; q < width / 4; ++q) {
+      uint32_t quad;
+      std::memcpy(&quad, b.code + i * width + 4 * q, 4);
+      quad ^= bias;
+      std::memcpy(out + 4 * q * lanes, &quad, 4);
+    }
   }
 }
 
@@ -220,7 +231,7 @@ void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
   const PackedBlock layout = packed_block(w.format);
   const int64_t blocks = w.cols / layout.columns, block_bytes = layout.row_bytes() * target.lanes;
   const int64_t source_row = row_bytes(w.format, w.cols), source_block = block_shape(w.format).bytes;
-  const int plus = target.has_bytes && has_signed_bytes(w.format) ? 128 : 0;
+  const int plus = target.has_bytes && w.format == Format::q8_0 ? 128 : 0;
   const int64_t groups = (w.rows + target.lanes - 1) / target.lanes;
   parallel_for(s, groups, std::max<int64_t>(1, 65536 / (blocks * block_bytes)), [&](int64_t g, int64_t end, int) {
     for (; g < end; ++g) {
@@ -231,7 +242,7 @@ void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
         for (int64_t b = 0; b < blocks; ++b) {
           Parts parts;
           take(parts, row + b * source_block, w.format);
-          put(group + b * block_bytes, parts, layout, target.lanes, lane, plus);
+          put(group + b * block_bytes, parts, w.format, target.lanes, lane, plus);
         }
       }
     }

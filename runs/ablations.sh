@@ -32,7 +32,8 @@ for variant in $variants; do
     rm -rf "$run"
     # shellcheck disable=SC2046
     "$sluice" train --config "$here/runs/demo.yaml" --data "$out/text/austen.txt" --eval "$out/text/persuasion.txt" --out "$run" \
-      tokenizer="$out/tokenizer" time="" steps="$steps" seed="$seed" eval_every=0 save_every=0 $(keys "$variant") 2>"$run.log" ||
+      tokenizer="$out/tokenizer" batch_size=8 micro_batch=8 lr=4e-3 time="" steps="$steps" seed="$seed" eval_every=0 \
+      save_every=0 $(keys "$variant") 2>"$run.log" ||
       { tail -n 2 "$run.log" >&2; exit 1; }
   done
 done

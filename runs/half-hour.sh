@@ -6,4 +6,4 @@ set -eu
 sluice=${1:-build/cpu/sluice}
 out=${2:-out/half-hour}
 here=$(cd "$(dirname "$0")/.." && pwd)
-CONFIG=$here/runs/half-hour.yaml exec "$here/runs/demo.sh" "$sluice" "$out"
+CONFIG=$here/runs/half-hour.yaml WEIGHTS="" exec "$here/runs/demo.sh" "$sluice" "$out"

@@ -1,10 +1,13 @@
 // Reads arbitrary bytes as a GGUF file and walks all that was found: what is accepted must lie inside the file, and the
-// writer's view of the types must agree with the reader's.
+// writer's view of the types must agree with the reader's. The metadata are read as a model's configuration and as a
+// tokenizer, which must lose no byte of a text.
 #include <cstdint>
 #include <numeric>
 #include <string_view>
 
 #include "base/error.h"
+#include "convert/gguf_config.h"
+#include "convert/gguf_tokenizer.h"
 #include "formats/gguf.h"
 #include "formats/gguf_writer.h"
 
@@ -41,6 +44,25 @@ void read_value(const sluice::GgufMetadata& metadata, const sluice::GgufValue& v
   });
 }
 
+void read_model(const sluice::GgufMetadata& metadata) {
+  accept_errors([&] {
+    const sluice::HfConfig config = sluice::read_gguf_config(metadata);
+    sluice::GgufMetadataBuilder builder;
+    sluice::add_gguf_config(builder, config, sluice::GgufLayout::split, config.num_nextn_predict_layers);
+  });
+  accept_errors([&] {
+    const auto data = sluice::read_gguf_tokenizer(metadata);
+    if (!data) return;
+    const sluice::Tokenizer tokenizer(*data);
+    constexpr std::string_view kText = "<a> the Th\u00e9\u4f60\u597d, 123  \r\n\xff<b>";
+    std::vector<int32_t> ids;
+    tokenizer.encode(kText, false, ids);
+    expect(tokenizer.decode(ids, false) == kText);
+    tokenizer.encode(kText, true, ids);
+    for (const int32_t id : ids) expect(id >= 0 && id < tokenizer.vocab_size());
+  });
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -48,6 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto bytes = std::as_bytes(std::span(data, size));
     const sluice::GgufHeader header = sluice::parse_gguf(bytes, "f");
     for (const sluice::GgufValue& value : header.metadata.values()) read_value(header.metadata, value);
+    read_model(header.metadata);
     size_t total = 0;
     uint8_t all = 0;
     for (const sluice::GgufTensor& t : header.tensors) {

@@ -14,10 +14,10 @@ PreTokenizerStage split(std::string pattern) {
   return stage;
 }
 
-PreTokenizerStage digits() {
+PreTokenizerStage digits(bool individual) {
   PreTokenizerStage stage;
   stage.kind = PreTokenizerStage::Kind::digits;
-  stage.individual_digits = true;
+  stage.individual_digits = individual;
   return stage;
 }
 
@@ -47,12 +47,12 @@ std::vector<PreTokenizerStage> deepseek_llm_stages() {
           split("\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"),
           split("\\s+$"),
           split(kCjk),
-          digits(),
+          digits(false),
           byte_level()};
 }
 
 std::vector<PreTokenizerStage> deepseek_coder_stages() {
-  return {split("[\r\n]"), split(R"(\s?\p{L}+)"), split(R"(\s?\p{P}+)"), split(kCjk), digits(), byte_level()};
+  return {split("[\r\n]"), split(R"(\s?\p{L}+)"), split(R"(\s?\p{P}+)"), split(kCjk), digits(true), byte_level()};
 }
 
 /// Words by case, with Han characters apart. Moonshot's own pattern excludes Han inside the classes (`&&[^\p{Han}]`),
@@ -64,6 +64,14 @@ std::vector<PreTokenizerStage> kimi_k2_stages() {
   return {split(R"(\p{Han}+|)" + lead + upper + "*" + lower + "+" + ending + "|" + lead + upper + "+" + lower + "*" +
                 ending + R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"),
           byte_level()};
+}
+
+/// Equal, but for whether digits are cut apart: the name says one thing, the released tokenizer.json of the same model
+/// may say the other, and their vocabularies have no token of two digits in which it would show.
+bool same_stages(std::vector<PreTokenizerStage> a, std::vector<PreTokenizerStage> b) {
+  for (auto* stages : {&a, &b})
+    for (PreTokenizerStage& stage : *stages) stage.individual_digits = false;
+  return a == b;
 }
 
 struct Named {
@@ -86,7 +94,7 @@ std::optional<std::vector<PreTokenizerStage>> named_stages(std::string_view name
 
 std::optional<std::string_view> name_of_stages(const std::vector<PreTokenizerStage>& stages) {
   for (const Named& n : kNamed)
-    if (n.stages() == stages) return n.name;
+    if (same_stages(n.stages(), stages)) return n.name;
   return std::nullopt;
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/commands.h"
+#include "convert/gguf_tokenizer.h"
 #include "formats/json_lines.h"
 #include "tokenizer/bpe_train.h"
 
@@ -52,13 +53,21 @@ void train(const TrainOptions& options) {
                options.vocab_size);
 }
 
+Tokenizer open_tokenizer(const std::string& path) {
+  const auto gguf = find_gguf(path);
+  if (!gguf) return Tokenizer::load(path);
+  const auto data = read_gguf_tokenizer(GgufFile(*gguf).metadata());
+  if (!data) fail("{}: expected a tokenizer, found none", gguf->string());
+  return Tokenizer(*data);
+}
+
 struct EncodeOptions {
   std::string model, file, text;
   bool json = false;
 };
 
 void encode(const EncodeOptions& options) {
-  const Tokenizer tokenizer = Tokenizer::load(options.model);
+  const Tokenizer tokenizer = open_tokenizer(options.model);
   const std::string text = options.file.empty() ? options.text : read_file(options.file);
   std::vector<int32_t> ids;
   const auto start = Clock::now();
@@ -76,7 +85,7 @@ struct DecodeOptions {
 };
 
 void decode(const DecodeOptions& options) {
-  const Tokenizer tokenizer = Tokenizer::load(options.model);
+  const Tokenizer tokenizer = open_tokenizer(options.model);
   for (const int32_t id : options.ids)
     if (id < 0 || id >= tokenizer.vocab_size())
       fail("IDS: expected ids in [0, {}), found {}", tokenizer.vocab_size(), id);
@@ -98,7 +107,8 @@ void add_encode(CLI::App& app) {
   const auto options = std::make_shared<EncodeOptions>();
   CLI::App* command = app.add_subcommand(
       "encode", "Print the ids of a text; special tokens in it are recognised, and no begin token is added");
-  command->add_option("--model", options->model, "folder with tokenizer.json")->required();
+  command->add_option("--model", options->model, "folder with tokenizer.json or tiktoken.model, or GGUF file")
+      ->required();
   CLI::Option* file = command->add_option("--file", options->file, "read the text from a file");
   CLI::Option* text = command->add_option("text", options->text, "the text");
   file->excludes(text);
@@ -113,7 +123,8 @@ void add_encode(CLI::App& app) {
 void add_decode(CLI::App& app) {
   const auto options = std::make_shared<DecodeOptions>();
   CLI::App* command = app.add_subcommand("decode", "Print the text of token ids");
-  command->add_option("--model", options->model, "folder with tokenizer.json")->required();
+  command->add_option("--model", options->model, "folder with tokenizer.json or tiktoken.model, or GGUF file")
+      ->required();
   command->add_option("ids", options->ids, "token ids")->required();
   command->footer("Example: sluice tokenizer decode --model out/tokenizer 41 268 14");
   command->callback([options] { decode(*options); });

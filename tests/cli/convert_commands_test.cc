@@ -68,6 +68,14 @@ TEST_F(GgufCommands, QuantisedModelsRun) {
   }
 }
 
+TEST_F(GgufCommands, TheirTokenizerIsTheSame) {
+  ok({"convert", "@hf", "--out", "@t.gguf"});
+  const auto ids = [](const char* model) {
+    return ok({"tokenizer", "encode", "--model", model, "--json", "the <｜User｜> other 12 sides"});
+  };
+  EXPECT_EQ(ids("@hf"), ids("@t.gguf"));
+}
+
 TEST_F(GgufCommands, Fp8GoesToAFolder) {
   ok({"quantize", "@hf", "--type", "fp8", "--out", "@fp8"});
   EXPECT_NE(ok({"inspect", "--json", "@fp8"}).find("\"F8_E4M3\":"), std::string::npos);

@@ -43,7 +43,7 @@ const kVariants = [
   { name: "moonlight-f32", type: "f32", shape: { ...kLite, rms_norm_eps: 1e-5, rope_theta: 50000 } },
   { name: "v2-lite-f32", type: "f32", shape: { ...kLite, model_type: "deepseek_v2", scoring_func: "softmax",
       topk_method: "greedy", norm_topk_prob: false, routed_scaling_factor: 1 } },
-  ...["bf16", "f16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "iq4_nl", "q3_k", "q2_k"].map(
+  ...["bf16", "q8_0", "q6_k", "q5_0", "q4_k", "iq4_nl", "q2_k"].map(
     (type) => ({ name: "v3-" + type, type, shape: kAllExperts })),
 ];
 
@@ -69,7 +69,7 @@ function readLogits(file, vocab) {
 
 const { getLlama, LlamaLogLevel } = await import(
   pathToFileURL(path.resolve(args.npm, "node_modules/node-llama-cpp/dist/index.js")));
-const llama = await getLlama({ gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error });
+const llama = await getLlama({ gpu: false, build: "never", progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: 1 });
 
 async function withModel(file, use) {
   const model = await llama.loadModel({ modelPath: file, gpuLayers: 0 });
@@ -145,7 +145,7 @@ function renamePreTokenizer(file, out, name) {
 function theirLogits(file, ids) {
   const options = { temperature: 1, topK: 0, topP: 1, minP: 0 };
   return withModel(file, async (model) => {
-    const context = await model.createContext({ contextSize: 256, batchSize: 256 });
+    const context = await model.createContext({ contextSize: 256, batchSize: 256, threads: 1 });
     const items = ids.map((id) => [id, { generateNext: { logits: true, options } }]);
     return (await context.getSequence().controlledEvaluate(items)).map((r) => r.next.logits);
   });

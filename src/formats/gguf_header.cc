@@ -54,6 +54,9 @@ class HeaderReader {
     const std::string_view text = string(what);
     if (text.empty() || text.size() > max_bytes)
       fail("{}: {}: expected 1 to {} bytes, found {}", where(), what, max_bytes, text.size());
+    // Messages and listings print names: they must not break the line or steer a terminal.
+    if (std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
+      fail("{}: {}: expected no control characters, found {}", where(), what, json_excerpt(std::string(text)));
     return name_ = text;
   }
   void start_entry(const char* kind, uint64_t index) {

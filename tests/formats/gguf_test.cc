@@ -358,7 +358,8 @@ TEST(Gguf, RefusesMalformedValues) {
   refused([](Bytes& b) { b.u32(9).u32(8).u64(2).str("a").u64(kHuge - 7); }, "\"k\": value: truncated");
   refused([](Bytes& b) { b.u32(9).u32(7).u64(2).put('\1').put('\xff'); }, "\"k\": expected a bool (0 or 1), found 255");
   expect_refused(make_start(0, 2).str("k").u32(0).put('a').str("k").u32(0).put('a').text, "\"k\": duplicate key");
-  expect_refused(one_value("a\n\xff", [](Bytes& b) { b.u32(13); }), "\"a\\n\\ufffd\": type");
+  expect_refused(one_value("a\n\xff", [](Bytes& b) { b.u32(4).u32(7); }),
+                 "no control characters, found \"a\\n\\ufffd\"");
 }
 
 TEST(Gguf, RefusesBadAlignments) {

@@ -46,5 +46,5 @@ for variant in $variants; do
   done | awk -v name="$variant" '
     { n++; a += $1; aa += $1 * $1; b += $2; v += $3 }
     END { d = n > 1 ? sqrt((aa - a * a / n) / (n - 1)) : 0
-          printf "| %s | %.4f | %.4f | %.4f | %s |\n", name, a / n, d, b / n, v > 0 ? sprintf("%.2f", v / n) : "-" }'
+          printf "| %s | %.4f | %.4f | %.4f | %s |\n", name, a / n, d, b / n, (v > 0 ? sprintf("%.2f", v / n) : "-") }'
 done

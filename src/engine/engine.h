@@ -41,6 +41,8 @@ class Engine {
   int64_t context() const { return context_; }
   /// Whether the model has an MTP module to draft with.
   bool has_mtp() const { return mtp_.has_value(); }
+  /// Drafts are chosen among the first so many ids: all, or the frequent ones where the head is much of a pass.
+  int64_t draft_vocab() const { return draft_vocab_; }
   /// What all passes have read and computed.
   const Projector::Work& work() const { return projector_.work(); }
   Stream& stream() { return s_; }
@@ -60,7 +62,7 @@ class Engine {
   /// here are the tokens that follow the rows; from the rows' hidden states.
   void forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const PassRows> parts);
 
-  /// logits (T, V) f32, packed, of hidden states or MTP outputs.
+  /// logits (T, N) f32, packed, of the first N ids, N <= V, from hidden states or MTP outputs.
   void logits(Tensor logits, const Tensor& hidden_TD);
 
  private:
@@ -73,7 +75,7 @@ class Engine {
 
   Stream& s_;
   const Model& model_;
-  int64_t context_;
+  int64_t context_, draft_vocab_;
   Projector projector_;
   Arena norms_;
   Arena rope_memory_;

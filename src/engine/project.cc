@@ -39,14 +39,15 @@ const PackedMatrix& Projector::packed(Stream& s, const Matrix& w) {
   return entry.matrix;
 }
 
-void Projector::count(const Matrix& w, int64_t rows) {
-  work_.bytes += static_cast<double>(w.rows * row_bytes(w.format, w.cols));
-  work_.operations += 2 * static_cast<double>(rows) * static_cast<double>(w.size());
+/// A product of `rows` rows with the first `outs` of w.
+void Projector::count(const Matrix& w, int64_t rows, int64_t outs) {
+  work_.bytes += static_cast<double>(outs * row_bytes(w.format, w.cols));
+  work_.operations += 2 * static_cast<double>(rows) * static_cast<double>(outs * w.cols);
 }
 
 void Projector::project(Stream& s, Tensor y, const InferInput& x, const Matrix& w, Out out) {
   if (s.is_dry()) return;
-  count(w, y.rows());
+  count(w, y.rows(), y.cols());
   if (observer_) observer_(x.x, w);
   packed_linear(s, y, rows_for(x, w), packed(s, w), out);
 }
@@ -57,7 +58,7 @@ void Projector::project_experts(Stream& s, Tensor y, const InferInput& x, const 
   bank_.assign(w.size(), {});
   for (size_t e = 0; e < w.size(); ++e) {
     if (offset[e + 1] == offset[e]) continue;
-    count(w[e], offset[e + 1] - offset[e]);
+    count(w[e], offset[e + 1] - offset[e], y.cols());
     if (observer_) observer_(x.x.slice_rows(offset[e], offset[e + 1] - offset[e]), w[e]);
     bank_[e] = packed(s, w[e]);
   }

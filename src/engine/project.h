@@ -36,7 +36,7 @@ class Projector {
     double bytes = 0, operations = 0;
   };
 
-  /// y_TN (=|+=) x_TK w_NK'.
+  /// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
   void project(Stream& s, Tensor y, const InferInput& x, const Matrix& w, Out out = Out::set);
 
   /// y_RN = x_RK w_NK' with the matrix of each row's expert; `offsets_E1` as in ops/linear.h.
@@ -58,7 +58,7 @@ class Projector {
     PackedMatrix matrix;
   };
   const PackedMatrix& packed(Stream& s, const Matrix& w);
-  void count(const Matrix& w, int64_t rows);
+  void count(const Matrix& w, int64_t rows, int64_t outs);
 
   std::unordered_map<const void*, Entry> entries_;
   std::vector<PackedMatrix> bank_;  // of the product being done

@@ -1,5 +1,6 @@
 #include "engine/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -23,7 +24,7 @@ void TokenSampler::see(std::span<const int32_t> ids) {
 int32_t TokenSampler::choose(const Tensor& logits, int64_t position) {
   check(logits.rows() == 1, "TokenSampler: expected logits of one token");
   p_.resize(static_cast<size_t>(logits.cols()));
-  sampling_distribution(s_, Tensor(p_.data(), {1, logits.cols()}), logits, limit_, rule_,
+  sampling_distribution(s_, Tensor(p_.data(), {1, logits.cols()}), logits, std::min(limit_, logits.cols()), rule_,
                         Tensor(seen_.data(), DType::i32, {static_cast<int64_t>(seen_.size())}));
   Rng noise(seed_, static_cast<uint64_t>(position));
   int32_t first = 0;

@@ -19,10 +19,11 @@ class TokenSampler {
   /// Ids from `limit` on are never chosen. `s` must outlive the sampler.
   TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit);
 
-  /// These are in the text from now on: what the repetition penalty is for. Ids in [0, V) of the logits.
+  /// These are in the text from now on: what the repetition penalty is for. Not negative.
   void see(std::span<const int32_t> ids);
 
-  /// The token at `position` (index in the sequence of the token that is chosen) by logits (1, V) f32.
+  /// The token at `position` (index in the sequence of the token that is chosen) by logits (1, V) f32. Of a draft they
+  /// may be those of the first ids alone, among which it is chosen then.
   int32_t choose(const Tensor& logits, int64_t position);
 
  private:

@@ -118,8 +118,7 @@ void Session::run_mtp(const Tensor& z_TD, std::span<const int32_t> next_ids, int
 
 Tensor Session::draft(int32_t next, int64_t rows) {
   check(draft_, "Session::draft: not a drafting session");
-  const int64_t n = hidden_rows(), begin = hidden_begin_, D = engine_.config().hidden_size,
-                V = engine_.config().vocab_size;
+  const int64_t n = hidden_rows(), begin = hidden_begin_, D = engine_.config().hidden_size, V = engine_.draft_vocab();
   check(rows >= 1 && rows <= n, "Session::draft: expected 1 <= rows <= positions not run yet");
   std::vector<int32_t> next_ids(ids_.begin() + begin + 1, ids_.end());
   next_ids.push_back(next);

@@ -53,10 +53,10 @@ class Session {
   /// least one token of `ids` to be fed. Returns the number of tokens kept.
   int64_t rewind(std::span<const int32_t> ids);
 
-  /// Logits (rows, V) of the MTP module, given that `next` follows the tokens fed: the last row predicts the token
-  /// after `next`, the row before it the token after ids().back(), and so on; rows <= positions the module has not run
-  /// on yet. Runs it on all of these, so that its cache has no holes (specification 4.3). Owned as feed()'s, in other
-  /// memory.
+  /// Logits (rows, Engine::draft_vocab()) of the MTP module, given that `next` follows the tokens fed: the last row
+  /// predicts the token after `next`, the row before it the token after ids().back(), and so on; rows <= positions the
+  /// module has not run on yet. Runs it on all of these, so that its cache has no holes (specification 4.3). Owned as
+  /// feed()'s, in other memory.
   Tensor draft(int32_t next, int64_t rows = 1);
 
   /// No draft() from now on: stops keeping hidden states for it.

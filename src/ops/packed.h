@@ -47,11 +47,11 @@ size_t prepared_row_bytes(int64_t cols, Activations kind);
 /// out = x_TK (f32, rows may be strided). Codes: per block of 32, scale amax/127, rounded to nearest even.
 void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x);
 
-/// y_TN (=|+=) x_TK w_NK'.
+/// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
 void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out = Out::set);
 
-/// y_RN = x_RK w_NK' with the matrix of each row's expert; `offsets_E1` as in ops/linear.h. Matrices of experts without
-/// rows may be empty.
+/// y_RN = x_RK w_NK' with the matrix of each row's expert, again the first N rows of each; `offsets_E1` as in
+/// ops/linear.h. Matrices of experts without rows may be empty.
 void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
                            std::span<const PackedMatrix> w);
 

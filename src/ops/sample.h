@@ -22,7 +22,7 @@ struct SamplingRule {
 void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit);
 
 /// p = the distribution under `rule`, normalised in float32. `seen` (i32): the ids that the repetition penalty is for,
-/// in [0, V), none twice; empty: none. p may be logits' memory.
+/// not negative, none twice, of which those from V on change nothing; empty: none. p may be logits' memory.
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
                            const Tensor& seen = {});
 

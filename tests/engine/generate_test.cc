@@ -5,6 +5,7 @@
 
 #include "engine/sampler.h"
 #include "fixture.h"
+#include "model/tiny_model.h"
 
 namespace sluice::test {
 namespace {
@@ -137,6 +138,38 @@ TEST(Generate, SampledTextIsTheSameWithDrafts) {
   for (const size_t i : {2, 6}) {  // all three look up
     EXPECT_EQ(sums[i].proposed, sums[0].proposed) << i;
     EXPECT_EQ(sums[i].accepted, sums[0].accepted) << i;
+  }
+}
+
+/// A head of this many ids is most of a small model.
+constexpr int64_t kLargeVocab = 33000, kDrafted = 32768;
+
+/// The ids that are not drafted are far more probable than their number says.
+Model large_vocab_model() {
+  HfConfig c = tiny_config();
+  c.vocab_size = kLargeVocab;
+  Model m = random_model(stream(2), c, 1);
+  const Tensor head = m.weights.head.tensor();
+  float* rest = static_cast<float*>(head.at(kDrafted));
+  for (int64_t i = 0; i < (kLargeVocab - kDrafted) * c.hidden_size; ++i) rest[i] *= 1.6f;
+  return m;
+}
+
+TEST(Generate, DraftsFrequentIdsAloneWhereTheVocabularyIsLarge) {
+  const Model model = large_vocab_model();
+  Engine engine(stream(2), model, {});
+  ASSERT_EQ(engine.draft_vocab(), kDrafted);
+  EXPECT_EQ(Engine(stream(1), golden_model("mtp"), {}).draft_vocab(), golden_model("mtp").config.vocab_size);
+  for (const float temperature : {0.f, 1.f}) {
+    GenerateOptions options = greedy(50, Draft::off);
+    options.rule.temperature = temperature;
+    options.rule.repetition_penalty = 1.2f;  // also for ids that have no logit in a draft
+    std::vector<GenerateResult> sums;
+    const std::vector<int32_t> t = same_text(model, options, sums);
+    EXPECT_GT(sums[4].proposed, 0);
+    const auto rare = std::count_if(t.begin(), t.end(), [](int32_t id) { return id >= kDrafted; });
+    EXPECT_GT(rare, 0) << temperature;
+    EXPECT_LT(rare, static_cast<int64_t>(t.size())) << temperature;
   }
 }
 

@@ -167,6 +167,23 @@ TEST_P(PackedFormats, AddsAndKeepsToItsColumns) {
                 j >= 4 && j < 4 + N ? 1.0f + product[static_cast<size_t>(t * N + j - 4)] : 1.0f);
 }
 
+TEST_P(PackedFormats, FirstRowsOfAMatrix) {
+  Stream s(2);
+  constexpr int64_t T = 3, N = 300, K = 512;
+  const Blocks w(GetParam(), N, K, 3);
+  const std::vector<float> x = normals(T * K, 4);
+  const Packed packed(s, w.matrix);
+  const Prepared prepared(s, x.data(), T, K, GetParam());
+  std::vector<float> whole(T * N);
+  packed_linear(s, Tensor(whole.data(), {T, N}), prepared.rows, packed.matrix);
+  for (const int64_t first : {1, 21, 128, 299}) {
+    std::vector<float> y(static_cast<size_t>(T * first));
+    packed_linear(s, Tensor(y.data(), {T, first}), prepared.rows, packed.matrix);
+    for (int64_t t = 0; t < T; ++t)
+      EXPECT_EQ(std::memcmp(y.data() + t * first, whole.data() + t * N, static_cast<size_t>(first) * sizeof(float)), 0);
+  }
+}
+
 TEST_P(PackedFormats, ValuesThatAreNotFiniteAreNotHidden) {
   Stream s(1);
   const Blocks w(GetParam(), 3, 512, 1);

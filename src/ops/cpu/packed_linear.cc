@@ -15,7 +15,7 @@ struct Range {
   int64_t begin, count;
 };
 
-int64_t group_count(const PackedMatrix& w) { return (w.rows + packed_target().lanes - 1) / packed_target().lanes; }
+int64_t group_count(int64_t rows) { return (rows + packed_target().lanes - 1) / packed_target().lanes; }
 
 /// Bytes of a group without the scales of fp8_128, which lie behind all groups.
 int64_t group_bytes(const PackedMatrix& w) {
@@ -29,11 +29,11 @@ void block(const Tensor& y, const PreparedRows& x, const PackedMatrix& w, Range 
   const int64_t lanes = packed_target().lanes, bytes = group_bytes(w),
                 scale_cols = (w.cols + kScaleCols - 1) / kScaleCols;
   const int64_t stride = static_cast<int64_t>(cpu::prepared_row_bytes(x.cols, x.kind));
-  const float* scales = reinterpret_cast<const float*>(w.data + group_count(w) * bytes);
+  const float* scales = reinterpret_cast<const float*>(w.data + group_count(w.rows) * bytes);
   const auto run = is_block_format(w.format) ? packed_block_groups : packed_plain_groups;
   run({w.data + groups.begin * bytes, groups.count, bytes, w.format, w.cols, scales + groups.begin * scale_cols,
        x.data + rows.begin * stride, stride, rows.count, static_cast<float*>(y.at(rows.begin, groups.begin * lanes)),
-       y.ld, std::min(groups.count * lanes, w.rows - groups.begin * lanes), out == Out::add});
+       y.ld, std::min(groups.count * lanes, y.cols() - groups.begin * lanes), out == Out::add});
 }
 
 /// Groups of one task when each is multiplied with `rows` rows.
@@ -65,7 +65,7 @@ void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
 }
 
 void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out) {
-  const int64_t T = x.rows, all = group_count(w), each = groups_per_task(w, std::min(T, kTaskRows)),
+  const int64_t T = x.rows, all = group_count(y.cols()), each = groups_per_task(w, std::min(T, kTaskRows)),
                 columns = (all + each - 1) / each;
   s.pool().run((T + kTaskRows - 1) / kTaskRows * columns, [&](int64_t task, int) {
     const int64_t row = task / columns * kTaskRows, g = task % columns * each;
@@ -83,7 +83,7 @@ void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Ten
     if (offset[e + 1] > offset[e]) active[count++] = static_cast<int32_t>(e);
   if (count == 0) return;
   const PackedMatrix& first = w[static_cast<size_t>(active[0])];
-  const int64_t all = group_count(first), each = groups_per_task(first, (offset[E] + count - 1) / count),
+  const int64_t all = group_count(y.cols()), each = groups_per_task(first, (offset[E] + count - 1) / count),
                 columns = (all + each - 1) / each;
   s.pool().run(count * columns, [&](int64_t task, int) {
     const size_t e = static_cast<size_t>(active[task / columns]);

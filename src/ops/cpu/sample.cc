@@ -106,6 +106,7 @@ void penalise(float* p, const float* logits, int64_t V, const Tensor& seen, floa
   if (p != logits) std::copy_n(logits, V, p);
   const int32_t* ids = seen.ptr<int32_t>();
   for (int64_t i = 0; i < seen.size(); ++i) {
+    if (ids[i] >= V) continue;
     float& logit = p[ids[i]];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }

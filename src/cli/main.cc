@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   sluice::add_generate_command(app);
   sluice::add_chat_command(app);
   sluice::add_score_command(app);
+  sluice::add_compare_command(app);
   sluice::add_init_command(app);
   sluice::add_quantize_command(app);
   sluice::add_convert_command(app);

@@ -9,13 +9,12 @@
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
+#include "cli/text_reader.h"
 #include "formats/safetensors.h"
 #include "ops/loss.h"
 
 namespace sluice {
 namespace {
-
-constexpr int64_t kRows = 256;  // logits in memory at once
 
 struct Arguments {
   InferenceOptions inference;
@@ -32,50 +31,21 @@ std::vector<int32_t> input_ids(const Arguments& a, const Inference& inference) {
   return ids;
 }
 
-/// Scores ids; losses[i] is that of ids[i + 1].
-class Scorer {
- public:
-  Scorer(const Inference& inference, const std::vector<int32_t>& ids, SafetensorsWriter* logits)
-      : engine_(*inference.engine), session_(engine_, false), ids_(ids), writer_(logits) {}
-
-  std::vector<float> run() {
-    // A text longer than the context is read in windows that begin half a context apart, so that every token after the
-    // first window is predicted from at least half a context.
-    const int64_t context = engine_.context(), n = static_cast<int64_t>(ids_.size());
-    losses_.resize(ids_.size());
-    int64_t scored = 0;
-    for (int64_t begin = 0; scored < n; begin += std::max<int64_t>(1, context / 2)) {
-      session_.truncate(0);
-      const int64_t end = std::min(n, begin + context);
-      if (scored > begin) session_.feed(tokens(begin, scored - begin), 0);
-      for (; scored < end; scored += kRows) score_rows(scored, std::min(kRows, end - scored));
-      scored = end;
-    }
-    losses_.pop_back();  // nothing follows the last token
-    return std::move(losses_);
+/// losses[i] is that of ids[i + 1]. Writes the logits unless `writer` is null.
+std::vector<float> score(Engine& engine, const std::vector<int32_t>& ids, SafetensorsWriter* writer) {
+  std::vector<float> losses(ids.size());
+  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+  targets.push_back(-1);  // nothing follows the last token
+  TextReader reader(engine, ids);
+  while (const auto rows = reader.next()) {
+    const Tensor& logits = rows->logits;
+    if (writer) writer->write({static_cast<const std::byte*>(logits.data), logits.bytes()});
+    cross_entropy_forward(engine.stream(), Tensor(losses.data() + rows->begin, {logits.rows()}), {}, logits,
+                          Tensor(targets.data() + rows->begin, DType::i32, {logits.rows()}));
   }
-
- private:
-  std::span<const int32_t> tokens(int64_t begin, int64_t n) const {
-    return std::span(ids_).subspan(static_cast<size_t>(begin), static_cast<size_t>(n));
-  }
-
-  void score_rows(int64_t begin, int64_t n) {
-    const Tensor logits = session_.feed(tokens(begin, n), n);
-    if (writer_) writer_->write({static_cast<const std::byte*>(logits.data), logits.bytes()});
-    std::vector<int32_t> targets(static_cast<size_t>(n), -1);
-    for (size_t i = 0; i < targets.size() && static_cast<size_t>(begin) + i + 1 < ids_.size(); ++i)
-      targets[i] = ids_[static_cast<size_t>(begin) + i + 1];
-    cross_entropy_forward(engine_.stream(), Tensor(losses_.data() + begin, {n}), {}, logits,
-                          Tensor(targets.data(), DType::i32, {n}));
-  }
-
-  Engine& engine_;
-  Session session_;
-  const std::vector<int32_t>& ids_;
-  SafetensorsWriter* writer_;
-  std::vector<float> losses_;
-};
+  losses.pop_back();
+  return losses;
+}
 
 struct Summary {
   double loss = 0, perplexity = 0;
@@ -131,7 +101,7 @@ void run(const Arguments& a) {
       fail("--logits: expected at most {} tokens (the context), found {}", inference.engine->context(), T);
     writer.emplace(a.logits, std::vector<SafetensorsSpec>{{"logits", StDType::f32, {T, V}}});
   }
-  const std::vector<float> losses = Scorer(inference, ids, writer ? &*writer : nullptr).run();
+  const std::vector<float> losses = score(*inference.engine, ids, writer ? &*writer : nullptr);
   if (writer) writer->commit();
   const Summary summary = summarise(losses, ids, inference);
   if (a.json)

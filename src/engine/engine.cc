@@ -83,8 +83,8 @@ size_t Engine::workspace_bytes() {
   const int64_t T = kPassRows, D = config().hidden_size;
   const Tensor ids = a.alloc(DType::i32, {T}), h_TD = a.f32(T, D), z_TD = a.f32(T, D);
   const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context_)})};
-  const InferPass p{&config(),  latent_shape(config()), router_config(config()), places, T, {}, rope_table_,
-                    &projector_};
+  const InferPass p{&config(),   latent_shape(config()), router_config(config()), places, T, {}, rope_table_,
+                    &projector_, &route_observer_};
   for (const InferBlock& b : blocks_) infer_block(dry, a, h_TD, b, cache_.layer(0), p);
   if (mtp_) infer_mtp(dry, a, z_TD, h_TD, h_TD, *mtp_, cache_.layer(0), p);
   infer_input(dry, a, h_TD, {&model_.weights.head});
@@ -128,7 +128,8 @@ InferPass Engine::pass(Arena& a, std::span<const PassRows> parts, int64_t rows) 
           text_rows,
           prompts_,
           rope_table_,
-          &projector_};
+          &projector_,
+          &route_observer_};
 }
 
 Tensor Engine::embed(Arena& a, std::span<const PassRows> parts, int64_t rows) {

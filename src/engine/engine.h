@@ -50,6 +50,9 @@ class Engine {
   /// Calls `observer` with what enters each product with a weight, but for kv_b's.
   void observe(ProductObserver observer) { projector_.observe(std::move(observer)); }
 
+  /// Calls `observer` with every choice of experts from now on; an empty one ends that.
+  void observe_routing(RouteObserver observer) { route_observer_ = std::move(observer); }
+
   /// Most rows of one pass: bounds the working memory.
   static constexpr int64_t kPassRows = 1024;
 
@@ -77,6 +80,7 @@ class Engine {
   const Model& model_;
   int64_t context_, draft_vocab_;
   Projector projector_;
+  RouteObserver route_observer_;
   Arena norms_;
   Arena rope_memory_;
   Tensor rope_table_;

@@ -106,6 +106,7 @@ void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const MoeWeights&
   const Tensor offsets_E1 = a.alloc(DType::i32, {E + 1}), slot_of_R = a.alloc(DType::i32, {T * K});
   pass.projector->project(s, logits_TE, infer_input(s, a, x_TD, {&w.router}), w.router);
   route_forward(s, choice_TK, weight_TK, score_TE, logits_TE, w.bias ? w.bias.tensor() : Tensor(), pass.router);
+  if (!s.is_dry() && *pass.route_observer) (*pass.route_observer)(choice_TK, w.router);
   moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
 
   const Tensor x_RD = a.f32(T * K, D), g_RF = a.f32(T * K, F), u_RF = a.f32(T * K, F), p_RF = a.f32(T * K, F);

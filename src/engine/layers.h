@@ -2,6 +2,7 @@
 // absorbed form (specification 2.8). They share weights, config and ops with the training forward, not its code.
 // T rows (tokens) of one or several sequences, D model.
 #pragma once
+#include <functional>
 #include <span>
 
 #include "base/arena.h"
@@ -32,6 +33,10 @@ struct PromptRows {
   Tensor pages_P;      // of the sequence
 };
 
+/// Sees choice_TK (i32), the experts chosen for the rows of a pass, once for each layer that has experts, in order;
+/// `router` identifies the layer.
+using RouteObserver = std::function<void(const Tensor& choice_TK, const Matrix& router)>;
+
 /// What the rows of a pass share. Rows of text come first; they attend in the absorbed form. Rows of prompts follow;
 /// they attend with expanded keys and values, which is faster for many rows.
 struct InferPass {
@@ -43,6 +48,7 @@ struct InferPass {
   std::span<const PromptRows> prompts;
   Tensor rope_table;  // (beyond every position, rope) f32
   Projector* projector;
+  const RouteObserver* route_observer;  // may be empty
 };
 
 /// y = rmsnorm(x) w.

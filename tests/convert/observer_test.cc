@@ -57,5 +57,39 @@ TEST(Observer, SeesTheRowsOfEveryMatrix) {
   EXPECT_LT(gate.squares, 5 * norm * static_cast<double>(T));
 }
 
+TEST(Observer, SeesTheChoicesOfEveryLayer) {
+  Stream s(2);
+  const HfConfig c = test::tiny_config();
+  Model m = test::random_model(s, c, 1);
+  Engine engine(s, m, {64, 0});
+  std::vector<const void*> layers;
+  std::map<const void*, std::vector<int64_t>> rows_of;  // by the router's weights, of every expert
+  engine.observe_routing([&](const Tensor& choice_TK, const Matrix& router) {
+    layers.push_back(router.data);
+    EXPECT_EQ(choice_TK.cols(), c.num_experts_per_tok);
+    std::vector<int64_t>& rows = rows_of[router.data];
+    rows.resize(static_cast<size_t>(c.n_routed_experts));
+    for (int64_t i = 0; i < choice_TK.size(); ++i) ++rows.at(static_cast<size_t>(choice_TK.ptr<int32_t>()[i]));
+  });
+  std::map<const void*, int64_t> products;  // rows that entered each expert
+  engine.observe([&](const Tensor& x_TK, const Matrix& w) { products[w.data] += x_TK.rows(); });
+  const std::vector<int32_t> ids{1, 5, 9, 2, 28, 0, 7};
+  Session session(engine, true);
+  session.feed(ids, 0);
+  session.draft(4);
+
+  const std::vector<const BlockWeights*> blocks{&m.weights.layers[1], &m.weights.layers[2], &m.weights.mtp[0].block};
+  ASSERT_EQ(layers.size(), blocks.size());
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    const MoeWeights& moe = blocks[l]->moe;
+    EXPECT_EQ(layers[l], moe.router.data);
+    for (size_t e = 0; e < moe.gate.size(); ++e)
+      EXPECT_EQ(rows_of[layers[l]][e], products[moe.gate[e].data]) << l << " " << e;
+  }
+  engine.observe_routing({});
+  session.feed(ids, 0);
+  EXPECT_EQ(layers.size(), blocks.size());
+}
+
 }  // namespace
 }  // namespace sluice

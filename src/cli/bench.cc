@@ -33,6 +33,7 @@ void add_bench_command(CLI::App& app) {
   bench->require_subcommand(1);
   add_bench_train_command(*bench);
   add_bench_inference_commands(*bench);
+  add_bench_draft_command(*bench);
 }
 
 }  // namespace sluice

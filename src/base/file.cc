@@ -49,6 +49,14 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::release(std::span<const std::byte> part) const {
+  if (!contains(part.data())) return;
+  constexpr uintptr_t kPage = 65536;  // at least the system's
+  const uintptr_t from = reinterpret_cast<uintptr_t>(part.data());
+  const uintptr_t begin = (from + kPage - 1) / kPage * kPage, end = (from + part.size()) / kPage * kPage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 std::string read_file(const fs::path& path) {
   const MappedFile file(path);
   const auto bytes = file.bytes();

@@ -20,6 +20,10 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const fs::path& path() const { return path_; }
+  bool contains(const void* p) const { return p >= data_ && p < data_ + size_; }
+  /// Takes the memory that holds the whole pages of `part` away from the process; they are read again when used. Does
+  /// nothing where `part` does not lie in this mapping.
+  void release(std::span<const std::byte> part) const;
 
  private:
   fs::path path_;

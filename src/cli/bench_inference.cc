@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "cli/bench.h"
+#include "cli/disk_rate.h"
 #include "cli/inference.h"
 #include "ops/roof.h"
 
@@ -60,28 +61,58 @@ class Sequences {
   std::vector<float> logits_;
 };
 
-/// Bytes and operations per second of one run.
+/// Bytes and operations per second of one run; bytes per token that were read from the disk.
 struct Measured {
   std::vector<double> tokens, bytes, operations;
+  std::vector<double> expert_bytes, needed_bytes, process_bytes;  // only where memory is bounded
 };
 
 template <class F>
 Measured measure(Engine& engine, Sequences& sequences, const Options& o, double tokens, F&& run) {
   Measured m;
+  const auto traffic = [&] { return engine.experts() ? engine.experts()->traffic() : ExpertTraffic(); };
   for (int64_t i = -1; i < o.runs; ++i) {  // the first repacks weights and is not counted
     const Projector::Work before = engine.work();
+    const ExpertTraffic traffic_before = traffic();
+    const double process_before = process_bytes_read().value_or(0);
     const double seconds = seconds_of(run);
     const Projector::Work after = engine.work();
+    const ExpertTraffic traffic_after = traffic();
     sequences.rewind();
     if (i < 0) continue;
     m.tokens.push_back(tokens / seconds);
     m.bytes.push_back((after.bytes - before.bytes) / seconds);
     m.operations.push_back((after.operations - before.operations) / seconds);
+    if (!engine.experts()) continue;
+    m.expert_bytes.push_back((traffic_after.bytes - traffic_before.bytes) / tokens);
+    m.needed_bytes.push_back((traffic_after.needed_bytes - traffic_before.needed_bytes) / tokens);
+    m.process_bytes.push_back((process_bytes_read().value_or(0) - process_before) / tokens);
   }
   return m;
 }
 
-void report(const Options& o, const std::string& what, Stream& s, const Measured& m) {
+/// What the disk had to do with it: bytes per token, and the speed that the disk allows for those that were needed.
+void report_disk(JsonObject* json, const Inference& inference, const Measured& m) {
+  const double needed = median(m.needed_bytes), rate = disk_rate(inference.path, ExpertCache::kReaders);
+  const double allowed = needed > 0 ? rate / needed : 0, share = allowed > 0 ? median(m.tokens) / allowed : 0;
+  const ExpertTraffic t = inference.engine->experts()->traffic();
+  if (json) {
+    json->add("expert_bytes_per_token", median(m.expert_bytes)).add("needed_bytes_per_token", needed);
+    json->add("process_bytes_per_token", median(m.process_bytes)).add("disk_rate", rate);
+    json->add("disk_tokens_per_second", allowed).add("share_of_disk", share);
+    add_traffic(*json, *inference.engine);
+    return;
+  }
+  fmt::print("  per token {:.1f} MB of experts needed from the disk, {:.1f} MB read (the process: {:.1f} MB)\n",
+             needed * 1e-6, median(m.expert_bytes) * 1e-6, median(m.process_bytes) * 1e-6);
+  fmt::print("  of experts {:.0f}% found and {:.0f}% foreseen\n",
+             100 * static_cast<double>(t.found) / static_cast<double>(t.asked),
+             100 * static_cast<double>(t.foreseen) / static_cast<double>(t.asked));
+  fmt::print("  {:.0f}% of the {:.2f} tokens/s that {:.2f} GB/s of disk allow\n", 100 * share, allowed, rate * 1e-9);
+}
+
+void report(const Options& o, const std::string& what, const Inference& inference, const Measured& m) {
+  Stream& s = *inference.stream;
   const MeanDeviation speed = mean_deviation(m.tokens);
   const double bytes = median(m.bytes), operations = median(m.operations);
   const double bandwidth = read_bandwidth(s, kRoofBytes), codes = code_rate(s), floats = float_rate(s);
@@ -91,6 +122,7 @@ void report(const Options& o, const std::string& what, Stream& s, const Measured
     j.add("tokens_per_second", speed.mean).add("deviation", speed.deviation).add("median", median(m.tokens));
     j.add("bytes_per_second", bytes).add("bandwidth", bandwidth);
     j.add("operations_per_second", operations).add("int8_rate", codes).add("float32_rate", floats);
+    if (inference.engine->experts()) report_disk(&j, inference, m);
     fmt::print("{}\n", j.str());
     return;
   }
@@ -100,6 +132,7 @@ void report(const Options& o, const std::string& what, Stream& s, const Measured
              100 * bytes / bandwidth, bandwidth * 1e-9);
   fmt::print("  computes {:.1f} Gop/s, {:.0f}% of its {:.0f} int8 Gop/s, {:.0f}% of its {:.0f} float32 GFLOP/s\n",
              operations * 1e-9, 100 * operations / codes, codes * 1e-9, 100 * operations / floats, floats * 1e-9);
+  if (inference.engine->experts()) report_disk(nullptr, inference, m);
 }
 
 Inference open_for(const Options& o, int64_t tokens) {
@@ -114,7 +147,7 @@ void bench_prefill(const Options& o) {
   Sequences sequences(*inference.engine, o);
   const Measured m = measure(*inference.engine, sequences, o, static_cast<double>(o.prompt * o.batch),
                              [&] { sequences.feed_prompts(o.prompt); });
-  report(o, fmt::format("prefill {} x {} at depth {}", o.batch, o.prompt, o.depth), *inference.stream, m);
+  report(o, fmt::format("prefill {} x {} at depth {}", o.batch, o.prompt, o.depth), inference, m);
 }
 
 void bench_decode(const Options& o) {
@@ -123,7 +156,7 @@ void bench_decode(const Options& o) {
   const Measured m = measure(*inference.engine, sequences, o, static_cast<double>(o.tokens * o.batch), [&] {
     for (int64_t i = 0; i < o.tokens; ++i) sequences.step();
   });
-  report(o, fmt::format("decode {} x {} at depth {}", o.batch, o.tokens, o.depth), *inference.stream, m);
+  report(o, fmt::format("decode {} x {} at depth {}", o.batch, o.tokens, o.depth), inference, m);
 }
 
 CLI::App* add_command(CLI::App& bench, const char* name, const char* help, Options& o) {
@@ -131,6 +164,7 @@ CLI::App* add_command(CLI::App& bench, const char* name, const char* help, Optio
   const CLI::Range count(int64_t{1}, int64_t{1} << 24);
   c->add_option("--model", o.inference.model, "checkpoint folder or GGUF file")->required();
   c->add_option("--threads", o.inference.threads, "0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
+  add_memory_option(*c, o.inference);
   c->add_option("--depth", o.depth, "tokens already in the cache")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
       ->capture_default_str();

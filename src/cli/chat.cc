@@ -148,7 +148,7 @@ class Chat {
     InterruptGuard::reset();
     turns_.push_back({{"assistant", view.answer()}, {}});
     write_out("\n");
-    fmt::print(stderr, "[{}]\n", describe(result));
+    fmt::print(stderr, "[{}]\n", describe(result, *inference_.engine));
   }
 
  private:

@@ -72,10 +72,10 @@ void run(const Arguments& a) {
     JsonObject json;
     if (output.has_text()) json.add("text", output.text());
     json.add("ids", output.ids()).add("seed", options.seed);
-    add_statistics(json, result);
+    add_statistics(json, result, *inference.engine);
     write_out(json.str() + "\n");
   } else {
-    fmt::print(stderr, "{}, seed {}\n", describe(result), options.seed);
+    fmt::print(stderr, "{}, seed {}\n", describe(result, *inference.engine), options.seed);
   }
 }
 

@@ -26,6 +26,12 @@ HfGeneration generation_defaults(const fs::path& folder) {
 
 double rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; }
 
+double percent(int64_t part, int64_t whole) {
+  return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
+
+double read_rate(const ExpertTraffic& t) { return t.read_seconds > 0 ? t.bytes / t.read_seconds : 0.0; }
+
 /// Speed of writing: the first token belongs to the prompt's time.
 double writing_rate(const GenerateResult& r) { return rate(std::max<int64_t>(r.tokens - 1, 0), r.seconds); }
 
@@ -54,6 +60,17 @@ void add_inference_options(CLI::App& command, InferenceOptions& options) {
   command.add_option("--ctx", options.context, "context length in tokens; 0: the model's max_position_embeddings")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
       ->capture_default_str();
+  add_memory_option(command, options);
+}
+
+void add_memory_option(CLI::App& command, InferenceOptions& options) {
+  command
+      .add_option(
+          "--memory", options.memory,
+          "most memory to use, as 8GiB: routed experts that do not fit are read from the GGUF file when they are "
+          "needed (default: no bound)")
+      ->transform(CLI::AsSizeValue(true))
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50));
 }
 
 const Tokenizer& Inference::need_tokenizer() const {
@@ -71,6 +88,19 @@ std::vector<int32_t> Inference::encode(std::string_view text, bool parse_special
 
 namespace {
 
+EngineOptions engine_options(const InferenceOptions& o) { return {o.context, o.cache_tokens, o.memory}; }
+
+void print_plan(const fs::path& path, const Model& m, const InferenceOptions& options) {
+  const MemoryPlan p = plan_memory(m, engine_options(options));
+  const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  fmt::print(
+      stderr,
+      "{}: {:.2f} GiB of memory: {:.2f} for weights other than routed experts, {:.2f} for tokens, {:.2f} to work "
+      "in, {:.2f} for {} of {} routed experts; at worst {:.2f} GiB are read per token\n",
+      path.string(), gib(p.budget), gib(p.weights), gib(p.sequences), gib(p.workspace),
+      gib(p.slot_bytes * static_cast<size_t>(p.slots)), p.slots, p.experts, gib(p.token_bytes));
+}
+
 /// Returns the number of MTP modules that config.json announces.
 int64_t open_folder(Inference& i, const fs::path& folder) {
   i.path = resolve_checkpoint(folder);
@@ -80,11 +110,13 @@ int64_t open_folder(Inference& i, const fs::path& folder) {
 }
 
 /// The same of a GGUF file.
-int64_t open_gguf(Inference& i, const fs::path& path) {
+int64_t open_gguf(Inference& i, const fs::path& path, const InferenceOptions& options) {
   const auto file = std::make_shared<const GgufFile>(path);
   i.path = file->path();
   if (const auto data = read_gguf_tokenizer(file->metadata())) i.tokenizer.emplace(*data);
-  i.model = std::make_unique<Model>(load_gguf_model(*i.stream, file));
+  i.model = std::make_unique<Model>(map_gguf_model(file));
+  if (options.memory > 0) print_plan(i.path, *i.model, options);
+  read_gguf_copies(*i.stream, *i.model, file);
   return read_gguf_config(file->metadata()).num_nextn_predict_layers;
 }
 
@@ -95,10 +127,13 @@ Inference open_inference(const InferenceOptions& options) {
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   i.stream = std::make_unique<Stream>(options.threads ? options.threads : cores);
   const auto gguf = find_gguf(options.model);
-  const int64_t mtp_modules = gguf ? open_gguf(i, *gguf) : open_folder(i, options.model);
+  if (options.memory > 0 && !gguf)
+    fail("{}: --memory: expected a GGUF file (sluice quantize and sluice convert make one), found another checkpoint",
+         options.model);
+  const int64_t mtp_modules = gguf ? open_gguf(i, *gguf, options) : open_folder(i, options.model);
   if (mtp_modules > i.model->config.num_nextn_predict_layers)
     fmt::print(stderr, "{}: announces an MTP module that its files do not hold: loaded without\n", i.path.string());
-  i.engine = std::make_unique<Engine>(*i.stream, *i.model, EngineOptions{options.context, options.cache_tokens});
+  i.engine = std::make_unique<Engine>(*i.stream, *i.model, engine_options(options));
   return i;
 }
 
@@ -164,19 +199,24 @@ std::unique_ptr<Session> open_session(const Inference& inference, Draft draft) {
   return std::make_unique<Session>(*inference.engine, by_mtp && inference.engine->has_mtp());
 }
 
-std::string describe(const GenerateResult& r) {
+std::string describe(const GenerateResult& r, Engine& engine) {
   std::string line = fmt::format(
       "prompt {} tokens in {:.2f} s ({:.0f} tokens/s), text {} tokens in {:.2f} s ({:.1f} tokens/s)", r.prompt_tokens,
       r.prompt_seconds, rate(r.prompt_tokens - r.kept_tokens, r.prompt_seconds), r.tokens, r.seconds, writing_rate(r));
   if (r.measured_slower) line += ", drafting off: measured slower";
   if (r.proposed)
-    line += fmt::format(", {} of {} drafts accepted ({:.0f}%)", r.accepted, r.proposed,
-                        100.0 * static_cast<double>(r.accepted) / static_cast<double>(r.proposed));
+    line +=
+        fmt::format(", {} of {} drafts accepted ({:.0f}%)", r.accepted, r.proposed, percent(r.accepted, r.proposed));
+  if (ExpertCache* cache = engine.experts()) {
+    const ExpertTraffic t = cache->traffic();
+    line += fmt::format(", {:.0f}% of experts found and {:.0f}% foreseen, {:.1f} GB read at {:.2f} GB/s",
+                        percent(t.found, t.asked), percent(t.foreseen, t.asked), t.bytes * 1e-9, read_rate(t) * 1e-9);
+  }
   if (r.finish == Finish::context_full) line += ", context full (--ctx)";
   return line;
 }
 
-void add_statistics(JsonObject& json, const GenerateResult& r) {
+void add_statistics(JsonObject& json, const GenerateResult& r, Engine& engine) {
   static const char* const kReasons[] = {"stop", "max_tokens", "context_full", "stop"};
   json.add("finish_reason", kReasons[static_cast<size_t>(r.finish)])
       .add("prompt_tokens", r.prompt_tokens)
@@ -187,6 +227,18 @@ void add_statistics(JsonObject& json, const GenerateResult& r) {
       .add("draft_proposed", r.proposed)
       .add("draft_accepted", r.accepted)
       .add("draft_measured_slower", r.measured_slower);
+  add_traffic(json, engine);
+}
+
+void add_traffic(JsonObject& json, Engine& engine) {
+  if (!engine.experts()) return;
+  const ExpertTraffic t = engine.experts()->traffic();
+  json.add("experts_asked", t.asked)
+      .add("experts_found", t.found)
+      .add("experts_foreseen", t.foreseen)
+      .add("expert_bytes_read", t.bytes)
+      .add("expert_read_rate", read_rate(t))
+      .add("expert_wait_seconds", t.wait_seconds);
 }
 
 InterruptGuard::InterruptGuard() {

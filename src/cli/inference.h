@@ -18,10 +18,14 @@ struct InferenceOptions {
   int threads = 0;           // 0: all cores
   int64_t context = 0;       // 0: the model's
   int64_t cache_tokens = 0;  // room for all sequences together; 0: for one of `context`
+  uint64_t memory = 0;       // most bytes; 0: no bound
 };
 
-/// --model, --threads, --ctx.
+/// --model, --threads, --ctx, --memory.
 void add_inference_options(CLI::App& command, InferenceOptions& options);
+
+/// --memory alone.
+void add_memory_option(CLI::App& command, InferenceOptions& options);
 
 /// A checkpoint in the formats of its file, ready to write with.
 struct Inference {
@@ -38,7 +42,7 @@ struct Inference {
 };
 
 /// `options.model` may be a checkpoint folder, the folder of a training run, whose latest checkpoint it is then, a GGUF
-/// file or a folder with one.
+/// file or a folder with one. With options.memory, what is kept in memory is printed to stderr first.
 Inference open_inference(const InferenceOptions& options);
 
 /// What the user said about sampling; the rest is the checkpoint's (generation_config.json) or ours.
@@ -59,10 +63,12 @@ GenerateOptions generate_options(const SamplingOptions& options, const Inference
 /// A session that drafts with the MTP module where there is one and `draft` asks for it.
 std::unique_ptr<Session> open_session(const Inference& inference, Draft draft);
 
-/// One line about speed, drafting and a context that is full.
-std::string describe(const GenerateResult& result);
+/// One line about speed, drafting and a context that is full, and about what the engine has read of experts.
+std::string describe(const GenerateResult& result, Engine& engine);
 /// Fields of the same for --json.
-void add_statistics(JsonObject& json, const GenerateResult& result);
+void add_statistics(JsonObject& json, const GenerateResult& result, Engine& engine);
+/// Fields about the experts read alone; none where memory is not bounded.
+void add_traffic(JsonObject& json, Engine& engine);
 
 /// While one lives, Ctrl-C sets a flag instead of ending the program.
 class InterruptGuard {

@@ -67,11 +67,13 @@ Summary summarise(const std::vector<float>& losses, const std::vector<int32_t>& 
   return s;
 }
 
-void print_json(const Summary& summary, const std::vector<float>& losses, const std::vector<int32_t>& ids) {
+void print_json(const Summary& summary, const std::vector<float>& losses, const std::vector<int32_t>& ids,
+                Engine& engine) {
   JsonObject json;
   json.add("tokens", losses.size()).add("loss", summary.loss).add("perplexity", summary.perplexity);
   if (summary.bits_per_byte) json.add("bits_per_byte", *summary.bits_per_byte);
   json.add("ids", ids).add("token_losses", losses);
+  add_traffic(json, engine);
   write_out(json.str() + "\n");
 }
 
@@ -105,7 +107,7 @@ void run(const Arguments& a) {
   if (writer) writer->commit();
   const Summary summary = summarise(losses, ids, inference);
   if (a.json)
-    print_json(summary, losses, ids);
+    print_json(summary, losses, ids, *inference.engine);
   else
     print_text(summary, losses, ids, inference);
 }

@@ -39,29 +39,46 @@ void fill(Stream& s, const GgufRows& rows, const Param& p) {
 
 }  // namespace
 
-Model load_gguf_model(Stream& s, const std::shared_ptr<const GgufFile>& file) {
+Model map_gguf_model(const std::shared_ptr<const GgufFile>& file) {
   Model m;
   m.config = read_gguf_config(file->metadata());
   m.config.num_nextn_predict_layers = stored_mtp_modules(*file, m.config);
   m.weights = weight_shapes(m.config, m.config.num_nextn_predict_layers);
   m.files = file;
+  m.mappings = file->parts();
   const GgufRows rows(file, m.config);
-  std::vector<Param> copied;
-  Arena counting = Arena::counting();
   for (const Param& p : parameters(m.weights)) {
     const auto mapped = rows.mapped(p);
-    if (mapped && is_mappable(p, mapped->format) && !p.name.ends_with("kv_b_proj.weight")) {
+    if (mapped && is_mappable(p, mapped->format) && !p.name.ends_with("kv_b_proj.weight"))
       *p.matrix = *mapped;
-    } else {
-      copied.push_back(p);
-      allocate(*p.matrix, format_of_copy(*file, p), counting);
-    }
+    else
+      p.matrix->format = format_of_copy(*file, p);
   }
-  m.memory = Arena(counting.peak_bytes());
+  return m;
+}
+
+void read_gguf_copies(Stream& s, Model& m, const std::shared_ptr<const GgufFile>& file) {
+  const GgufRows rows(file, m.config);
+  std::vector<Param> copied;
+  size_t bytes = 0;
+  for (const Param& p : parameters(m.weights)) {
+    if (p.matrix->data || !*p.matrix) continue;
+    copied.push_back(p);
+    Matrix shape = *p.matrix;
+    Arena counting = Arena::counting();
+    allocate(shape, shape.format, counting);
+    bytes += counting.peak_bytes();
+  }
+  m.memory = Arena(bytes);
   for (const Param& p : copied) {
-    allocate(*p.matrix, format_of_copy(*file, p), m.memory);
+    allocate(*p.matrix, p.matrix->format, m.memory);
     fill(s, rows, p);
   }
+}
+
+Model load_gguf_model(Stream& s, const std::shared_ptr<const GgufFile>& file) {
+  Model m = map_gguf_model(file);
+  read_gguf_copies(s, m, file);
   return m;
 }
 

@@ -14,4 +14,8 @@ namespace sluice {
 /// Throws Error as read_gguf_config and GgufRows do.
 Model load_gguf_model(Stream& s, const std::shared_ptr<const GgufFile>& file);
 
+/// The same in two steps: what needs no reading, and then the copies, which have shape and format but no data before.
+Model map_gguf_model(const std::shared_ptr<const GgufFile>& file);
+void read_gguf_copies(Stream& s, Model& model, const std::shared_ptr<const GgufFile>& file);
+
 }  // namespace sluice

@@ -11,16 +11,7 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMaxContext = int64_t{1} << 24;
 constexpr int64_t kFirstRopeRows = 2048;
-
-int64_t checked_context(const HfConfig& c, int64_t context) {
-  const int64_t n = context ? context : c.max_position_embeddings;
-  if (n < 1 || n > kMaxContext) fail("context: expected 1 to {} tokens, found {}", kMaxContext, n);
-  return n;
-}
-
-int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 /// Byte-pair encoding numbers tokens in the order of their merges, so that the first 32768 of DeepSeek-V3's 129280 are
 /// nine tenths of a text. Drafting among these alone loses a tenth of the drafts and saves three quarters of the head,
@@ -31,17 +22,25 @@ int64_t draft_vocab_of(const HfConfig& c) {
   return is_costly ? std::min(kFrequent, c.vocab_size) : c.vocab_size;
 }
 
-LatentShape latent_shape(const HfConfig& c) {
-  return {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
-          c.v_head_dim,          c.kv_lora_rank,     softmax_scale(c)};
-}
-
 size_t norm_bytes(const HfConfig& c, size_t mtp_modules) {
   const int64_t per_block = 2 * c.hidden_size + c.q_lora_rank + c.kv_lora_rank + 64;
   const int64_t blocks = c.num_hidden_layers + static_cast<int64_t>(mtp_modules);
   return static_cast<size_t>(blocks * per_block + (1 + 3 * static_cast<int64_t>(mtp_modules)) * (c.hidden_size + 16)) *
          sizeof(float);
 }
+
+/// Frees what has been allocated since it was made, also when an exception passes.
+class ArenaMark {
+ public:
+  explicit ArenaMark(Arena& a) : arena_(a), mark_(a.mark()) {}
+  ~ArenaMark() { arena_.release(mark_); }
+  ArenaMark(const ArenaMark&) = delete;
+  ArenaMark& operator=(const ArenaMark&) = delete;
+
+ private:
+  Arena& arena_;
+  size_t mark_;
+};
 
 }  // namespace
 
@@ -57,38 +56,27 @@ Engine::Engine(Stream& s, const Model& model, const EngineOptions& options)
              pages_for(std::max(context_, options.tokens))),
       workspace_(0) {
   const ModelWeights& w = model.weights;
-  for (const BlockWeights& b : w.layers) blocks_.push_back(block(b));
+  const auto as_f32 = [this](const Matrix& norm) { return this->as_f32(norm); };
+  for (const BlockWeights& b : w.layers) blocks_.push_back(make_infer_block(b, as_f32));
   final_norm_ = as_f32(w.norm);
-  if (!w.mtp.empty()) {
-    const MtpWeights& m = w.mtp.front();
-    mtp_ = InferMtp{&m, as_f32(m.enorm), as_f32(m.hnorm), as_f32(m.head_norm), block(m.block)};
-  }
-  workspace_ = Arena(workspace_bytes());
+  if (!w.mtp.empty()) mtp_ = make_infer_mtp(w.mtp.front(), as_f32);
+  if (options.memory > 0) bound_memory(options);
+  workspace_ = Arena(pass_bytes(model, context_, pass_rows_));
+}
+
+void Engine::bound_memory(const EngineOptions& options) {
+  const MemoryPlan plan = plan_memory(model_, options);
+  pass_rows_ = plan.pass_rows;
+  experts_ = std::make_unique<ExpertCache>(model_, plan.slots);
+  projector_.bound(*experts_, model_.mappings);
+  for (size_t l = 0; l + 1 < blocks_.size(); ++l)
+    if (blocks_[l + 1].w->is_moe) blocks_[l].next = &blocks_[l + 1];
 }
 
 Tensor Engine::as_f32(const Matrix& norm) {
   const Tensor t = norms_.f32(1, norm.cols);
   copy(s_, t, norm.tensor());
   return t;
-}
-
-InferBlock Engine::block(const BlockWeights& w) {
-  return {&w, as_f32(w.attn_norm), as_f32(w.ffn_norm), w.mla.q_a ? as_f32(w.mla.q_a_norm) : Tensor(),
-          as_f32(w.mla.kv_a_norm)};
-}
-
-size_t Engine::workspace_bytes() {
-  Stream dry = Stream::dry();
-  Arena a = Arena::counting();
-  const int64_t T = kPassRows, D = config().hidden_size;
-  const Tensor ids = a.alloc(DType::i32, {T}), h_TD = a.f32(T, D), z_TD = a.f32(T, D);
-  const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context_)})};
-  const InferPass p{&config(),   latent_shape(config()), router_config(config()), places, T, {}, rope_table_,
-                    &projector_, &route_observer_};
-  for (const InferBlock& b : blocks_) infer_block(dry, a, h_TD, b, cache_.layer(0), p);
-  if (mtp_) infer_mtp(dry, a, z_TD, h_TD, h_TD, *mtp_, cache_.layer(0), p);
-  infer_input(dry, a, h_TD, {&model_.weights.head});
-  return a.peak_bytes();
 }
 
 void Engine::fill_rope(int64_t rows) {
@@ -98,7 +86,7 @@ void Engine::fill_rope(int64_t rows) {
 }
 
 InferPass Engine::pass(Arena& a, std::span<const PassRows> parts, int64_t rows) {
-  check(rows >= 1 && rows <= kPassRows, "Engine: expected 1 to kPassRows rows");
+  check(rows >= 1 && rows <= pass_rows_, "Engine: expected 1 to pass_rows() rows");
   int64_t most_pages = 0, row = 0, text_rows = 0;
   for (const PassRows& p : parts) most_pages = std::max(most_pages, static_cast<int64_t>(p.pages.size()));
   const Tensor position_T = a.alloc(DType::i32, {rows}), sequence_T = a.alloc(DType::i32, {rows}),
@@ -142,41 +130,36 @@ Tensor Engine::embed(Arena& a, std::span<const PassRows> parts, int64_t rows) {
       *out++ = id;
     }
   const Matrix& table = model_.weights.embed;
-  if (!is_block_format(table.format)) {
-    embedding_forward(s_, x_TD, ids_T, table);
-    return x_TD;
-  }
   const int64_t bytes = row_bytes(table.format, table.cols);
-  for (int64_t t = 0; t < rows; ++t)
+  if (!is_block_format(table.format)) embedding_forward(s_, x_TD, ids_T, table);
+  for (int64_t t = 0; is_block_format(table.format) && t < rows; ++t)
     dequantize_row(static_cast<const std::byte*>(table.data) + ids_T.ptr<int32_t>()[t] * bytes, table.format,
                    table.cols, static_cast<float*>(x_TD.at(t)));
+  projector_.release(table);
   return x_TD;
 }
 
 void Engine::forward(Tensor hidden_TD, std::span<const PassRows> parts) {
-  const size_t mark = workspace_.mark();
+  const ArenaMark mark(workspace_);
   const InferPass p = pass(workspace_, parts, hidden_TD.rows());
   const Tensor h_TD = embed(workspace_, parts, hidden_TD.rows());
   for (size_t l = 0; l < blocks_.size(); ++l)
     infer_block(s_, workspace_, h_TD, blocks_[l], cache_.layer(static_cast<int64_t>(l)), p);
   infer_norm(s_, workspace_, hidden_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
-  workspace_.release(mark);
 }
 
 void Engine::forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const PassRows> parts) {
   check(mtp_.has_value(), "Engine::forward_mtp: expected an MTP module");
-  const size_t mark = workspace_.mark();
+  const ArenaMark mark(workspace_);
   const InferPass p = pass(workspace_, parts, hidden_TD.rows());
   const Tensor e_TD = embed(workspace_, parts, hidden_TD.rows());
   infer_mtp(s_, workspace_, z_TD, hidden_TD, e_TD, *mtp_, cache_.layer(static_cast<int64_t>(blocks_.size())), p);
-  workspace_.release(mark);
 }
 
 void Engine::logits(Tensor logits, const Tensor& hidden_TD) {
-  const size_t mark = workspace_.mark();
+  const ArenaMark mark(workspace_);
   const Matrix& head = model_.weights.head;
   projector_.project(s_, logits, infer_input(s_, workspace_, hidden_TD, {&head}), head);
-  workspace_.release(mark);
 }
 
 }  // namespace sluice

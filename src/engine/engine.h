@@ -2,21 +2,19 @@
 // Token ids in, hidden states and logits out. T rows (tokens), D model, V vocabulary. All results are row-invariant
 // (ops/infer.h): they do not depend on how a sequence is cut into passes, on threads or on pages.
 #pragma once
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "base/stream.h"
 #include "engine/kv_cache.h"
+#include "engine/expert_cache.h"
 #include "engine/layers.h"
+#include "engine/memory_plan.h"
 #include "model/model.h"
 
 namespace sluice {
-
-struct EngineOptions {
-  int64_t context = 0;  // most tokens of a sequence; 0: the model's max_position_embeddings
-  int64_t tokens = 0;   // room in the cache for all sequences together; 0: for one of `context`
-};
 
 /// How a token attends: part of what its results depend on, besides the tokens before it.
 enum class RowKind : uint8_t {
@@ -34,7 +32,8 @@ struct PassRows {
 
 class Engine {
  public:
-  /// `s` and `model` must outlive the engine. Throws Error when the context is not positive or too large to address.
+  /// `s` and `model` must outlive the engine. Throws Error when the context is not positive or too large to address,
+  /// and as plan_memory does.
   Engine(Stream& s, const Model& model, const EngineOptions& options);
 
   const HfConfig& config() const { return model_.config; }
@@ -53,12 +52,14 @@ class Engine {
   /// Calls `observer` with every choice of experts from now on; an empty one ends that.
   void observe_routing(RouteObserver observer) { route_observer_ = std::move(observer); }
 
-  /// Most rows of one pass: bounds the working memory.
-  static constexpr int64_t kPassRows = 1024;
+  /// Most rows of one pass: kPassRows, or fewer where memory is bounded.
+  int64_t pass_rows() const { return pass_rows_; }
+  /// What has been read of the routed experts; null where memory is not bounded.
+  ExpertCache* experts() { return experts_.get(); }
 
   /// hidden_TD (f32, packed) = hidden states after the final norm of the rows of all parts, one after another; their
-  /// keys are written to the pages. Parts of text come first; 1 <= T <= kPassRows. Throws Error for an id outside the
-  /// vocabulary.
+  /// keys are written to the pages. Parts of text come first; 1 <= T <= pass_rows(). Throws Error for an id outside the
+  /// vocabulary and for experts that cannot be read.
   void forward(Tensor hidden_TD, std::span<const PassRows> parts);
 
   /// The MTP module over the same rows: z_TD = input of the head that predicts the token after a part's ids[t], which
@@ -70,15 +71,15 @@ class Engine {
 
  private:
   Tensor as_f32(const Matrix& norm);
-  InferBlock block(const BlockWeights& w);
+  void bound_memory(const EngineOptions& options);
   void fill_rope(int64_t rows);
   InferPass pass(Arena& a, std::span<const PassRows> parts, int64_t rows);
   Tensor embed(Arena& a, std::span<const PassRows> parts, int64_t rows);
-  size_t workspace_bytes();
 
   Stream& s_;
   const Model& model_;
-  int64_t context_, draft_vocab_;
+  int64_t context_, draft_vocab_, pass_rows_ = kPassRows;
+  std::unique_ptr<ExpertCache> experts_;
   Projector projector_;
   RouteObserver route_observer_;
   Arena norms_;

@@ -98,25 +98,72 @@ void ffn(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const FfnWeights&
   a.release(mark);
 }
 
-/// h += moe(x).
-void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const MoeWeights& w, const InferPass& pass) {
-  const int64_t T = x_TD.rows(), D = x_TD.cols(), E = w.router.rows, K = pass.router.top_k, F = w.gate[0].rows;
-  const Tensor logits_TE = a.f32(T, E), score_TE = a.f32(T, E), weight_TK = a.f32(T, K);
-  const Tensor choice_TK = a.alloc(DType::i32, {T, K}), row_of_TK = a.alloc(DType::i32, {T, K});
-  const Tensor offsets_E1 = a.alloc(DType::i32, {E + 1}), slot_of_R = a.alloc(DType::i32, {T * K});
+/// choice_TK, weight_TK of the layer's router.
+void route(Stream& s, Arena& a, const Tensor& choice_TK, const Tensor& weight_TK, const Tensor& x_TD,
+           const MoeWeights& w, const InferPass& pass) {
+  const int64_t T = x_TD.rows(), E = w.router.rows;
+  const size_t mark = a.mark();
+  const Tensor logits_TE = a.f32(T, E), score_TE = a.f32(T, E);
   pass.projector->project(s, logits_TE, infer_input(s, a, x_TD, {&w.router}), w.router);
   route_forward(s, choice_TK, weight_TK, score_TE, logits_TE, w.bias ? w.bias.tensor() : Tensor(), pass.router);
-  if (!s.is_dry() && *pass.route_observer) (*pass.route_observer)(choice_TK, w.router);
-  moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
+  a.release(mark);
+}
 
-  const Tensor x_RD = a.f32(T * K, D), g_RF = a.f32(T * K, F), u_RF = a.f32(T * K, F), p_RF = a.f32(T * K, F);
+/// Announces the experts that the next block is likely to choose: by its router on what this block's FFN adds to.
+void expect_experts(Stream& s, Arena& a, const Tensor& h_TD, const InferBlock& next, const InferPass& pass) {
+  const MoeWeights& w = next.w->moe;
+  const int64_t T = h_TD.rows(), K = pass.router.top_k;
+  const size_t mark = a.mark();
+  const Tensor x_TD = a.f32(T, h_TD.cols()), choice_TK = a.alloc(DType::i32, {T, K}), weight_TK = a.f32(T, K);
+  infer_norm(s, a, x_TD, h_TD, next.ffn_norm, eps(pass));
+  route(s, a, choice_TK, weight_TK, x_TD, w, pass);
+  if (!s.is_dry()) {
+    std::vector<bool> is_chosen(w.gate.size());
+    std::vector<int32_t> experts;
+    for (int64_t i = 0; i < T * K; ++i) {
+      const int32_t e = choice_TK.ptr<int32_t>()[i / T + i % T * K];  // every row's first choice, then the second
+      if (!is_chosen[static_cast<size_t>(e)]) experts.push_back(e);
+      is_chosen[static_cast<size_t>(e)] = true;
+    }
+    pass.projector->expect_experts(w, experts);
+  }
+  a.release(mark);
+}
+
+/// y_RD, which may be x's memory, = the products of the rows with their experts.
+void experts(Stream& s, Arena& a, const Tensor& y_RD, const InferInput& x, const MoeWeights& w, Projector& projector) {
+  const int64_t R = x.x.rows(), F = w.gate[0].rows;
+  const Tensor g_RF = a.f32(R, F), u_RF = a.f32(R, F), p_RF = a.f32(R, F);
+  const InferInput p = reserve_input(a, p_RF, {&w.down[0]});
+  while (!s.is_dry() && projector.next_experts()) {
+    projector.project_experts(s, g_RF, x, w.gate);
+    projector.project_experts(s, u_RF, x, w.up);
+    for (const RowRange& rows : projector.expert_rows()) {
+      const auto part = [&](const Tensor& t) { return t.slice_rows(rows.begin, rows.count); };
+      swiglu_forward(s, part(p_RF), part(g_RF), part(u_RF));
+      prepare_input(s, p, rows.begin, rows.count);
+    }
+    projector.project_experts(s, y_RD, p, w.down);
+  }
+}
+
+/// h += moe(x); `next` as in InferBlock.
+void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock& b, const InferPass& pass) {
+  const MoeWeights& w = b.w->moe;
+  const int64_t T = x_TD.rows(), D = x_TD.cols(), E = w.router.rows, K = pass.router.top_k;
+  const Tensor weight_TK = a.f32(T, K);
+  const Tensor choice_TK = a.alloc(DType::i32, {T, K}), row_of_TK = a.alloc(DType::i32, {T, K});
+  const Tensor offsets_E1 = a.alloc(DType::i32, {E + 1}), slot_of_R = a.alloc(DType::i32, {T * K});
+  route(s, a, choice_TK, weight_TK, x_TD, w, pass);
+  moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
+  if (!s.is_dry() && *pass.route_observer) (*pass.route_observer)(choice_TK, w.router);
+  if (!s.is_dry()) pass.projector->begin_experts(w, offsets_E1);
+  if (b.next) expect_experts(s, a, h_TD, *b.next, pass);
+
+  const Tensor x_RD = a.f32(T * K, D);
   moe_gather_forward(s, x_RD, x_TD, slot_of_R, K);
-  const InferInput x = infer_input(s, a, x_RD, {&w.gate[0], &w.up[0]});
-  pass.projector->project_experts(s, g_RF, x, offsets_E1, w.gate);
-  pass.projector->project_experts(s, u_RF, x, offsets_E1, w.up);
-  swiglu_forward(s, p_RF, g_RF, u_RF);
-  const Tensor& y_RD = x_RD;  // not needed any more
-  pass.projector->project_experts(s, y_RD, infer_input(s, a, p_RF, {&w.down[0]}), offsets_E1, w.down);
+  const Tensor& y_RD = x_RD;  // not needed any more when they are computed
+  experts(s, a, y_RD, infer_input(s, a, x_RD, {&w.gate[0], &w.up[0]}), w, *pass.projector);
   moe_combine_forward(s, h_TD, y_RD, weight_TK, row_of_TK, Out::add);
   if (w.shared.gate) ffn(s, a, h_TD, x_TD, w.shared, pass);
 }
@@ -137,10 +184,12 @@ void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const Te
   attention(s, a, h_TD, x_TD, b, cache, pass);
   a.release(inner);
   infer_norm(s, a, x_TD, h_TD, b.ffn_norm, eps(pass));
-  if (b.w->is_moe)
-    moe(s, a, h_TD, x_TD, b.w->moe, pass);
-  else
+  if (b.w->is_moe) {
+    moe(s, a, h_TD, x_TD, b, pass);
+  } else {
+    if (b.next) expect_experts(s, a, h_TD, *b.next, pass);
     ffn(s, a, h_TD, x_TD, b.w->dense, pass);
+  }
   a.release(mark);
 }
 

@@ -18,6 +18,7 @@ namespace sluice {
 struct InferBlock {
   const BlockWeights* w = nullptr;
   Tensor attn_norm, ffn_norm, q_a_norm, kv_a_norm;
+  const InferBlock* next = nullptr;  // the block after it, if that has routed experts to be expected
 };
 
 struct InferMtp {
@@ -25,6 +26,17 @@ struct InferMtp {
   Tensor enorm, hnorm, head_norm;
   InferBlock block;
 };
+
+/// The blocks of weights; `as_f32` makes a float32 tensor (1, columns) of a norm.
+template <class F>
+InferBlock make_infer_block(const BlockWeights& w, const F& as_f32) {
+  return {&w, as_f32(w.attn_norm), as_f32(w.ffn_norm), w.mla.q_a ? as_f32(w.mla.q_a_norm) : Tensor(),
+          as_f32(w.mla.kv_a_norm)};
+}
+template <class F>
+InferMtp make_infer_mtp(const MtpWeights& w, const F& as_f32) {
+  return {&w, as_f32(w.enorm), as_f32(w.hnorm), as_f32(w.head_norm), make_infer_block(w.block, as_f32)};
+}
 
 /// Rows of one sequence's prompt in a pass.
 struct PromptRows {
@@ -36,6 +48,9 @@ struct PromptRows {
 /// Sees choice_TK (i32), the experts chosen for the rows of a pass, once for each layer that has experts, in order;
 /// `router` identifies the layer.
 using RouteObserver = std::function<void(const Tensor& choice_TK, const Matrix& router)>;
+
+/// Most rows of a pass: bounds the working memory.
+constexpr int64_t kPassRows = 1024;
 
 /// What the rows of a pass share. Rows of text come first; they attend in the absorbed form. Rows of prompts follow;
 /// they attend with expanded keys and values, which is faster for many rows.

@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "ops/block_format.h"
 
 namespace sluice {
 namespace {
+
+/// Most bytes of a file that are in memory at a time where that is bounded.
+constexpr int64_t kPackBytes = int64_t{8} << 20;
 
 const PreparedRows& rows_for(const InferInput& x, const Matrix& w) {
   return activations_of(w.format) == Activations::codes ? x.codes : x.floats;
@@ -14,7 +18,7 @@ const PreparedRows& rows_for(const InferInput& x, const Matrix& w) {
 
 }  // namespace
 
-InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights) {
+InferInput reserve_input(Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights) {
   InferInput input{x, {}, {}};
   for (const Matrix* w : weights) {
     const Activations kind = activations_of(w->format);
@@ -22,8 +26,22 @@ InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_li
     if (rows.cols > 0) continue;
     const Tensor bytes = a.alloc(DType::u8, {x.rows(), static_cast<int64_t>(prepared_row_bytes(x.cols(), kind))});
     rows = {static_cast<std::byte*>(bytes.data), x.rows(), x.cols(), kind};
-    prepare_rows(s, rows, x);
   }
+  return input;
+}
+
+void prepare_input(Stream& s, const InferInput& input, int64_t begin, int64_t count) {
+  for (PreparedRows rows : {input.codes, input.floats}) {
+    if (rows.cols == 0) continue;
+    rows.data += static_cast<size_t>(begin) * prepared_row_bytes(rows.cols, rows.kind);
+    rows.rows = count;
+    prepare_rows(s, rows, input.x.slice_rows(begin, count));
+  }
+}
+
+InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights) {
+  const InferInput input = reserve_input(a, x, weights);
+  prepare_input(s, input, 0, x.rows());
   return input;
 }
 
@@ -35,8 +53,60 @@ const PackedMatrix& Projector::packed(Stream& s, const Matrix& w) {
   entry.memory.reset(static_cast<std::byte*>(std::aligned_alloc(kAlign, bytes)));
   if (!entry.memory) throw std::bad_alloc();
   entry.matrix = {entry.memory.get(), w.format, w.rows, w.cols};
-  pack_matrix(s, entry.matrix, w);
+  // Where memory is bounded, the file's bytes are given back before the next ones are read.
+  const int64_t step =
+      mappings_.empty() ? w.rows : std::max<int64_t>(1, kPackBytes / row_bytes(w.format, w.cols) / 64) * 64;
+  for (int64_t begin = 0; begin < w.rows; begin += step) {
+    Matrix rows = w;
+    rows.data = static_cast<std::byte*>(w.data) + begin * row_bytes(w.format, w.cols);
+    rows.rows = std::min(step, w.rows - begin);
+    std::byte* out = entry.memory.get() + (begin > 0 ? packed_bytes(w.format, begin, w.cols) : 0);
+    pack_matrix(s, {out, w.format, rows.rows, w.cols}, rows);
+    release(rows);
+  }
   return entry.matrix;
+}
+
+void Projector::release(const Matrix& w) {
+  const size_t bytes = static_cast<size_t>(w.rows * row_bytes(w.format, w.cols));
+  for (const MappedFile& file : mappings_) file.release({static_cast<const std::byte*>(w.data), bytes});
+}
+
+void Projector::bound(ExpertCache& experts, std::span<const MappedFile> mappings) {
+  experts_ = &experts;
+  mappings_ = mappings;
+}
+
+void Projector::expect_experts(const MoeWeights& w, std::span<const int32_t> experts) {
+  if (experts_) experts_->expect(w, experts);
+}
+
+void Projector::begin_experts(const MoeWeights& w, const Tensor& offsets_E1) {
+  offsets_E1_ = offsets_E1;
+  has_begun_ = false;
+  const int32_t* offset = offsets_E1.ptr<int32_t>();
+  round_.clear();
+  for (size_t e = 0; e < w.gate.size(); ++e)
+    if (offset[e + 1] > offset[e]) round_.push_back(static_cast<int32_t>(e));
+  if (experts_) experts_->begin(w, round_);
+}
+
+bool Projector::next_experts() {
+  if (experts_) {
+    const auto ready = experts_->next();
+    round_.assign(ready.begin(), ready.end());
+    std::sort(round_.begin(), round_.end());
+  } else if (std::exchange(has_begun_, true)) {
+    return false;
+  }
+  const int32_t* offset = offsets_E1_.ptr<int32_t>();
+  round_rows_.clear();
+  for (const int32_t e : round_) {
+    if (round_rows_.empty() || round_rows_.back().begin + round_rows_.back().count < offset[e])
+      round_rows_.push_back({offset[e], 0});
+    round_rows_.back().count += offset[e + 1] - offset[e];
+  }
+  return !round_.empty();
 }
 
 /// A product of `rows` rows with the first `outs` of w.
@@ -52,17 +122,16 @@ void Projector::project(Stream& s, Tensor y, const InferInput& x, const Matrix& 
   packed_linear(s, y, rows_for(x, w), packed(s, w), out);
 }
 
-void Projector::project_experts(Stream& s, Tensor y, const InferInput& x, const Tensor& offsets_E1, ExpertBank w) {
-  if (s.is_dry()) return;
-  const int32_t* offset = offsets_E1.ptr<int32_t>();
+void Projector::project_experts(Stream& s, Tensor y, const InferInput& x, ExpertBank w) {
+  const int32_t* offset = offsets_E1_.ptr<int32_t>();
   bank_.assign(w.size(), {});
-  for (size_t e = 0; e < w.size(); ++e) {
-    if (offset[e + 1] == offset[e]) continue;
+  for (const int32_t expert : round_) {
+    const size_t e = static_cast<size_t>(expert);
     count(w[e], offset[e + 1] - offset[e], y.cols());
     if (observer_) observer_(x.x.slice_rows(offset[e], offset[e + 1] - offset[e]), w[e]);
-    bank_[e] = packed(s, w[e]);
+    bank_[e] = experts_ ? experts_->packed(w[e]) : packed(s, w[e]);
   }
-  packed_grouped_linear(s, y, rows_for(x, w[0]), offsets_E1, bank_);
+  packed_grouped_linear(s, y, rows_for(x, w[0]), offsets_E1_, bank_);
 }
 
 }  // namespace sluice

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "engine/expert_cache.h"
+#include "model/weights.h"
 #include "ops/packed.h"
 
 namespace sluice {
@@ -22,9 +24,19 @@ struct InferInput {
 /// `x` for products with `weights`; prepared rows in `a`.
 InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights);
 
+/// The same without the rows: room for what prepare_input() fills.
+InferInput reserve_input(Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights);
+/// Prepares rows [begin, begin + count) of x.
+void prepare_input(Stream& s, const InferInput& input, int64_t begin, int64_t count);
+
 /// Sees the rows x (T, K) f32 that enter the product with `w`, whose data identifies it; of experts one call for each
 /// that has rows.
 using ProductObserver = std::function<void(const Tensor& x_TK, const Matrix& w)>;
+
+/// Neighbouring rows.
+struct RowRange {
+  int64_t begin, count;
+};
 
 /// Does the products of an engine. Matrices are brought into the machine's layout (ops/packed.h) when they are first
 /// used: a model answers before all of it has been read, and experts that are never chosen cost nothing. A matrix is
@@ -39,8 +51,23 @@ class Projector {
   /// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
   void project(Stream& s, Tensor y, const InferInput& x, const Matrix& w, Out out = Out::set);
 
-  /// y_RN = x_RK w_NK' with the matrix of each row's expert; `offsets_E1` as in ops/linear.h.
-  void project_experts(Stream& s, Tensor y, const InferInput& x, const Tensor& offsets_E1, ExpertBank w);
+  /// Routed experts come from `experts` from now on, and files of which `mappings` holds other matrices are not kept
+  /// in memory. Both must outlive the projector.
+  void bound(ExpertCache& experts, std::span<const MappedFile> mappings);
+  /// Gives back the memory of a matrix in such a file.
+  void release(const Matrix& w);
+  /// The router of a layer expects rows for these experts soon.
+  void expect_experts(const MoeWeights& w, std::span<const int32_t> experts);
+
+  /// Begins with the experts of a layer that have rows; `offsets_E1` as in ops/linear.h, valid until next_experts()
+  /// returns false. Experts are taken in rounds: all at once, unless they come from a cache.
+  void begin_experts(const MoeWeights& w, const Tensor& offsets_E1);
+  /// Goes on to the next round; false: all have been taken.
+  bool next_experts();
+  /// The rows of the round's experts.
+  std::span<const RowRange> expert_rows() const { return round_rows_; }
+  /// y_RN = x_RK w_NK' with the matrix of each row's expert, for the rows of the round.
+  void project_experts(Stream& s, Tensor y, const InferInput& x, ExpertBank w);
 
   const Work& work() const { return work_; }
   /// Adds what was done elsewhere.
@@ -62,6 +89,12 @@ class Projector {
 
   std::unordered_map<const void*, Entry> entries_;
   std::vector<PackedMatrix> bank_;  // of the product being done
+  ExpertCache* experts_ = nullptr;
+  std::span<const MappedFile> mappings_;
+  Tensor offsets_E1_;           // of the layer being done
+  std::vector<int32_t> round_;  // its experts, ascending
+  bool has_begun_ = false;      // the only round, where there is no cache
+  std::vector<RowRange> round_rows_;
   ProductObserver observer_;
   Work work_;
 };

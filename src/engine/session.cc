@@ -43,8 +43,8 @@ Tensor Session::feed(std::span<const int32_t> ids, int64_t rows, RowKind kind) {
   check(rows >= 0 && rows <= n, "Session::feed: expected 0 <= rows <= tokens");
   reserve(n);
   try {
-    for (int64_t i = 0; i < n; i += Engine::kPassRows) {
-      const int64_t count = std::min(Engine::kPassRows, n - i);
+    for (int64_t i = 0; i < n; i += engine_.pass_rows()) {
+      const int64_t count = std::min(engine_.pass_rows(), n - i);
       const PassRows part{ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
       engine_.forward(hidden(begin + i, count), {&part, 1});
     }
@@ -109,8 +109,8 @@ int64_t Session::rewind(std::span<const int32_t> ids) {
 /// The MTP module over the positions from `begin` on, which `next_ids` follow.
 void Session::run_mtp(const Tensor& z_TD, std::span<const int32_t> next_ids, int64_t begin, RowKind kind) {
   const int64_t n = static_cast<int64_t>(next_ids.size());
-  for (int64_t i = 0; i < n; i += Engine::kPassRows) {
-    const int64_t count = std::min(Engine::kPassRows, n - i);
+  for (int64_t i = 0; i < n; i += engine_.pass_rows()) {
+    const int64_t count = std::min(engine_.pass_rows(), n - i);
     const PassRows part{next_ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
     engine_.forward_mtp(z_TD.slice_rows(i, count), hidden(begin + i, count), {&part, 1});
   }

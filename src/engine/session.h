@@ -18,9 +18,9 @@ struct BatchItem {
   bool wants_logits = true;  // of the last of them
 };
 
-/// Appends tokens to several sessions of `engine` in one pass: all weights are read once. At most Engine::kPassRows
-/// tokens, text before prompts. `logits` becomes (number of items that want them, V). Results are those of
-/// Session::feed(). Throws Error as that does; the sequences are then as before.
+/// Appends tokens to several sessions of `engine` in one pass: all weights are read once. At most
+/// engine.pass_rows() tokens, text before prompts. `logits` becomes (number of items that want them, V). Results are
+/// those of Session::feed(). Throws Error as that does; the sequences are then as before.
 void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
 
 class Session {

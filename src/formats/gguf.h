@@ -97,6 +97,8 @@ class GgufFile {
   explicit GgufFile(const fs::path& path);
   /// The file, or the first of its parts.
   const fs::path& path() const { return parts_[0].path(); }
+  /// The mappings of all parts.
+  std::span<const MappedFile> parts() const { return parts_; }
   /// Of the first part, which holds all but the keys of the split.
   const GgufMetadata& metadata() const { return metadata_; }
   /// Of all parts, as listed.

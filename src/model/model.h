@@ -2,8 +2,10 @@
 // B sequences of S tokens, T = B S; MTP module k (from 0) runs on S - 1 - k positions of each sequence.
 #pragma once
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "base/file.h"
 #include "model/block.h"
 #include "model/mtp.h"
 
@@ -15,7 +17,8 @@ struct Model {
   Precision precision = Precision::f32;
   ModelWeights weights;
   Arena memory{0};
-  std::shared_ptr<const void> files{};  // keeps the mapped files that weights point into alive
+  std::shared_ptr<const void> files{};     // keeps the mapped files that weights point into alive
+  std::span<const MappedFile> mappings{};  // of these files, where weights lie as they are computed with
 };
 
 /// Memory for every weight of `c` with `mtp_modules` modules; uninitialised.

@@ -61,7 +61,7 @@ void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Ten
   if (s.is_dry()) return;
   const int32_t* offset = offsets_E1.ptr<int32_t>();
   for (int64_t e = 0; e < E; ++e) {
-    if (offset[e + 1] == offset[e]) continue;
+    if (offset[e + 1] == offset[e] || !w[static_cast<size_t>(e)].data) continue;
     check_packed(w[static_cast<size_t>(e)]);
     check_product(y, x, w[static_cast<size_t>(e)]);
   }

@@ -51,7 +51,7 @@ void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x);
 void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out = Out::set);
 
 /// y_RN = x_RK w_NK' with the matrix of each row's expert, again the first N rows of each; `offsets_E1` as in
-/// ops/linear.h. Matrices of experts without rows may be empty.
+/// ops/linear.h. Rows of experts whose matrix is empty (no data) are left as they are.
 void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
                            std::span<const PackedMatrix> w);
 

@@ -77,13 +77,16 @@ void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Ten
                            std::span<const PackedMatrix> w) {
   const int32_t* offset = offsets_E1.ptr<int32_t>();
   const size_t E = w.size();
-  int32_t* active = reinterpret_cast<int32_t*>(s.shared_scratch(E));  // experts that have rows
-  int64_t count = 0;
-  for (size_t e = 0; e < E; ++e)
-    if (offset[e + 1] > offset[e]) active[count++] = static_cast<int32_t>(e);
+  int32_t* active = reinterpret_cast<int32_t*>(s.shared_scratch(E));  // experts with rows to multiply
+  int64_t count = 0, rows = 0;
+  for (size_t e = 0; e < E; ++e) {
+    if (offset[e + 1] == offset[e] || !w[e].data) continue;
+    active[count++] = static_cast<int32_t>(e);
+    rows += offset[e + 1] - offset[e];
+  }
   if (count == 0) return;
   const PackedMatrix& first = w[static_cast<size_t>(active[0])];
-  const int64_t all = group_count(y.cols()), each = groups_per_task(first, (offset[E] + count - 1) / count),
+  const int64_t all = group_count(y.cols()), each = groups_per_task(first, (rows + count - 1) / count),
                 columns = (all + each - 1) / each;
   s.pool().run(count * columns, [&](int64_t task, int) {
     const size_t e = static_cast<size_t>(active[task / columns]);

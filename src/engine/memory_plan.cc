@@ -1,0 +1,127 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+
+#include "engine/expert_cache.h"
+#include "ops/block_format.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kMaxContext = int64_t{1} << 24;
+/// Program, tokenizer and tables.
+constexpr size_t kProgramBytes = size_t{32} << 20;
+/// Rows of a pass are halved until its working memory is at most this share of the bound.
+constexpr size_t kPassShare = 16;
+constexpr int64_t kLeastPassRows = 32;
+
+bool is_expert(const Param& p) { return p.name.find(".mlp.experts.") != std::string::npos; }
+
+bool is_mapped(const Model& m, const Matrix& w) {
+  return std::any_of(m.mappings.begin(), m.mappings.end(), [&](const MappedFile& f) { return f.contains(w.data); });
+}
+
+/// What stays in memory of a matrix that is no routed expert's.
+size_t resident_bytes(const Model& m, const Param& p) {
+  const Matrix& w = *p.matrix;
+  const bool is_packed = p.kind != ParamKind::norm && p.kind != ParamKind::router_bias &&
+                         p.kind != ParamKind::embedding && !p.name.ends_with("kv_b_proj.weight");
+  const bool is_read_in_place = is_mapped(m, w) && (is_packed || p.kind == ParamKind::embedding);
+  return (is_packed ? packed_bytes(w.format, w.rows, w.cols) : 0) + (is_read_in_place ? 0 : matrix_bytes(w));
+}
+
+/// Working memory of attention over expanded keys, as the op allocates it.
+size_t prompt_bytes(const HfConfig& c, int64_t context) {
+  const LatentShape a = latent_shape(c);
+  const int64_t head = pages_for(context) * kPageTokens * (a.nope + a.rope + a.value) * 4;
+  return static_cast<size_t>(std::max(head, std::min(kExpandedBytes, head * a.heads)) * 5 / 4);
+}
+
+}  // namespace
+
+int64_t checked_context(const HfConfig& c, int64_t context) {
+  const int64_t n = context ? context : c.max_position_embeddings;
+  if (n < 1 || n > kMaxContext) fail("context: expected 1 to {} tokens, found {}", kMaxContext, n);
+  return n;
+}
+
+LatentShape latent_shape(const HfConfig& c) {
+  return {c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim,
+          c.v_head_dim,          c.kv_lora_rank,     softmax_scale(c)};
+}
+
+int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+size_t pass_bytes(const Model& m, int64_t context, int64_t T) {
+  const HfConfig& c = m.config;
+  Stream dry = Stream::dry();
+  Arena a = Arena::counting(), fixed = Arena::counting();
+  const auto norm = [&](const Matrix& w) { return fixed.f32(1, w.cols); };
+  const Tensor ids = a.alloc(DType::i32, {T}), h_TD = a.f32(T, c.hidden_size), z_TD = a.f32(T, c.hidden_size);
+  const Tensor rope = fixed.f32(context, c.qk_rope_head_dim);
+  const LatentShape shape = latent_shape(c);
+  const Tensor cache = fixed.f32(pages_for(context) * kPageTokens, shape.row());
+  const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context)})};
+  Projector none;
+  const RouteObserver nobody;
+  const InferPass p{&c, shape, router_config(c), places, T, {}, rope, &none, &nobody};
+  const BlockWeights* after = nullptr;
+  for (auto b = m.weights.layers.rbegin(); b != m.weights.layers.rend(); after = &*b++) {
+    InferBlock next;
+    if (after) next = make_infer_block(*after, norm);
+    InferBlock block = make_infer_block(*b, norm);
+    block.next = after && after->is_moe ? &next : nullptr;
+    infer_block(dry, a, h_TD, block, cache, p);
+  }
+  if (!m.weights.mtp.empty())
+    infer_mtp(dry, a, z_TD, h_TD, h_TD, make_infer_mtp(m.weights.mtp.front(), norm), cache, p);
+  infer_input(dry, a, h_TD, {&m.weights.head});
+  return a.peak_bytes();
+}
+
+MemoryPlan plan_memory(const Model& m, const EngineOptions& options) {
+  const HfConfig& c = m.config;
+  const int64_t context = checked_context(c, options.context);
+  MemoryPlan plan;
+  plan.budget = options.memory;
+  plan.weights = kProgramBytes;
+  ModelWeights shapes = m.weights;
+  for (const Param& p : parameters(shapes))
+    if (!is_expert(p)) {
+      plan.weights += resident_bytes(m, p);
+    } else if (!is_mapped(m, *p.matrix)) {
+      fail("--memory: expected experts that lie in a GGUF file in a type other than f16, found others ({})", p.name);
+    }
+  plan.sequences =
+      static_cast<size_t>(pages_for(std::max(context, options.tokens)) * kPageTokens * latent_shape(c).row() * 4 *
+                          (c.num_hidden_layers + (m.weights.mtp.empty() ? 0 : 1))) +
+      static_cast<size_t>(context * c.qk_rope_head_dim * 4);
+  int64_t moe_layers = 0;
+  for (const MoeWeights* w : expert_layers(m.weights)) {
+    ++moe_layers;
+    plan.experts += static_cast<int64_t>(w->gate.size());
+    plan.slot_bytes = std::max(plan.slot_bytes, ExpertCache::slot_bytes(*w));
+    const size_t one = static_cast<size_t>(w->gate[0].rows * row_bytes(w->gate[0].format, w->gate[0].cols) +
+                                           w->up[0].rows * row_bytes(w->up[0].format, w->up[0].cols) +
+                                           w->down[0].rows * row_bytes(w->down[0].format, w->down[0].cols));
+    plan.token_bytes += one * static_cast<size_t>(c.num_experts_per_tok);
+  }
+  if (moe_layers == 0) fail("--memory: expected a model with routed experts, found none");
+  for (plan.pass_rows = kPassRows;; plan.pass_rows /= 2) {
+    plan.workspace = pass_bytes(m, context, plan.pass_rows) + prompt_bytes(c, context) + ExpertCache::reading_bytes(m);
+    if (plan.pass_rows == kLeastPassRows || plan.workspace <= plan.budget / kPassShare) break;
+  }
+  const size_t others = plan.weights + plan.sequences + plan.workspace;
+  const size_t least = others + plan.slot_bytes * static_cast<size_t>(c.num_experts_per_tok);
+  const auto mib = [](size_t bytes) { return (bytes + (1 << 20) - 1) >> 20; };
+  if (plan.budget < least)
+    fail(
+        "--memory: expected at least {} MiB ({} for weights other than routed experts, {} for {} tokens of context, {} "
+        "to work in, {} for the experts of one token in one layer), found {}",
+        mib(least), mib(plan.weights), mib(plan.sequences), context, mib(plan.workspace), mib(least - others),
+        plan.budget >> 20);
+  plan.slots = std::min(plan.experts, static_cast<int64_t>((plan.budget - others) / plan.slot_bytes));
+  return plan;
+}
+
+}  // namespace sluice

@@ -14,8 +14,8 @@ bool is_mappable(const Param& p, Format format) {
   return format == Format::f32 || (!must_be_f32 && format != Format::f16);
 }
 
-/// kv_b is read row by row and column by column and so not kept in blocks: in bfloat16, whose error is small beside that
-/// of the blocks, where the file has not float32.
+/// kv_b is read row by row and column by column and so not kept in blocks: in bfloat16, whose error is small beside
+/// that of the blocks, where the file has not float32.
 Format format_of_copy(const GgufFile& file, const Param& p) {
   const GgufPlace place = gguf_place(p.name);
   if (place.key_half.empty()) return Format::f32;

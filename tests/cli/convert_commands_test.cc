@@ -55,6 +55,25 @@ TEST_F(GgufCommands, Float32SurvivesBothLayouts) {
   EXPECT_TRUE(read_file(*dir_ / "a.gguf") == read_file(*dir_ / "b.gguf"));
 }
 
+TEST_F(GgufCommands, BoundedMemoryChangesNoResult) {
+  ok({"quantize", "@hf", "--type", "q8_0", "--out", "@bounded.gguf"});
+  const Words score = {"score", "--model", "@bounded.gguf", "--text", "the other side", "--json", "--ctx", "64"};
+  const std::string expected = ok(score);
+  Words bounded = score;
+  bounded.insert(bounded.end(), {"--memory", "40MiB"});
+  const Outcome o = run(bounded);
+  EXPECT_EQ(o.exit_code, 0);
+  EXPECT_NE(o.err.find("routed experts; at worst"), std::string::npos) << o.err;
+  EXPECT_EQ(o.out.substr(0, o.out.find(",\"experts_asked\":")) + "}\n", expected);
+  bounded.back() = "1MiB";
+  const Outcome small = run(bounded);
+  EXPECT_EQ(small.exit_code, 2);
+  EXPECT_NE(small.err.find("--memory: expected at least"), std::string::npos) << small.err;
+  const Outcome folder = run({"score", "--model", "@hf", "--text", "x", "--memory", "1GiB"});
+  EXPECT_EQ(folder.exit_code, 2);
+  EXPECT_NE(folder.err.find("expected a GGUF file (sluice quantize"), std::string::npos) << folder.err;
+}
+
 TEST_F(GgufCommands, QuantisedModelsRun) {
   for (const char* type : {"q8_0", "q4_k", "bf16"}) {
     const std::string file = std::string("@") + type + ".gguf";

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/rng.h"
@@ -228,10 +229,15 @@ TEST_P(PackedFormats, ExpertsAreSingleProducts) {
     packed.push_back(std::make_unique<Packed>(s, weights.back()->matrix));
     bank.push_back(packed.back()->matrix);
   }
-  bank[1] = {};  // an expert without rows need not be there
+  bank[1] = {};                                           // an expert without rows need not be there
+  const PackedMatrix third = std::exchange(bank[2], {});  // rows of one that is not are left
   const std::vector<float> x = normals(13 * K, 5);
   std::vector<float> y(13 * N, std::nanf("")), alone(13 * N, 1.0f);
   const Prepared prepared(s, x.data(), 13, K, GetParam());
+  packed_grouped_linear(s, Tensor(y.data(), {13, N}), prepared.rows,
+                        Tensor(const_cast<int32_t*>(offsets.data()), DType::i32, {5}), bank);
+  for (int64_t i = 3 * N; i < 12 * N; ++i) ASSERT_TRUE(std::isnan(y[static_cast<size_t>(i)]));
+  bank[2] = third;
   packed_grouped_linear(s, Tensor(y.data(), {13, N}), prepared.rows,
                         Tensor(const_cast<int32_t*>(offsets.data()), DType::i32, {5}), bank);
   for (size_t e = 0; e < 4; ++e) {

@@ -90,7 +90,10 @@ MemoryPlan plan_memory(const Model& m, const EngineOptions& options) {
     if (!is_expert(p)) {
       plan.weights += resident_bytes(m, p);
     } else if (!is_mapped(m, *p.matrix)) {
-      fail("--memory: expected experts that lie in a GGUF file in a type other than f16, found others ({})", p.name);
+      fail(
+          "--memory: expected experts in a GGUF file, in a type other than f16 (sluice quantize makes it), found "
+          "others: {}",
+          p.name);
     }
   plan.sequences =
       static_cast<size_t>(pages_for(std::max(context, options.tokens)) * kPageTokens * latent_shape(c).row() * 4 *

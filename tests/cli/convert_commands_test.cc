@@ -56,7 +56,7 @@ TEST_F(GgufCommands, Float32SurvivesBothLayouts) {
 }
 
 TEST_F(GgufCommands, BoundedMemoryChangesNoResult) {
-  ok({"quantize", "@hf", "--type", "q8_0", "--out", "@bounded.gguf"});
+  ok({"quantize", "@hf", "--type", "bf16", "--out", "@bounded.gguf"});
   const Words score = {"score", "--model", "@bounded.gguf", "--text", "the other side", "--json", "--ctx", "64"};
   const std::string expected = ok(score);
   Words bounded = score;

@@ -1,4 +1,5 @@
 // Blocks in file order -> groups of interleaved rows. Bit layouts: specification 10.4.
+#include <algorithm>
 #include <cstring>
 
 #include "ops/cpu/packed_layout.h"
@@ -16,18 +17,35 @@ struct Parts {
 
 uint16_t half_at(const uint8_t* p) { return static_cast<uint16_t>(p[0] | p[1] << 8); }
 
-/// Low nibbles are the first 16 codes, high nibbles the last; `fifth` holds a fifth bit for each.
-void nibbles_32(Parts& b, const uint8_t* q, uint32_t fifth) {
-  for (int i = 0; i < 16; ++i) {
-    b.code[i] = static_cast<int8_t>((q[i] & 15) + static_cast<int>((fifth >> i & 1) << 4));
-    b.code[i + 16] = static_cast<int8_t>((q[i] >> 4) + static_cast<int>((fifth >> (i + 16) & 1) << 4));
-  }
+// Codes are taken eight at a time, as the bytes of a word; the machine is little-endian.
+
+uint64_t eight_at(const void* p) {
+  uint64_t v;
+  std::memcpy(&v, p, 8);
+  return v;
+}
+void put_eight(int8_t* code, uint64_t v) { std::memcpy(code, &v, 8); }
+constexpr uint64_t all_bytes(uint64_t byte) { return byte * 0x0101010101010101u; }
+
+/// The eight bits of a byte, each in bit 4 of a byte.
+uint64_t spread_fifth(uint32_t bits) {
+  const uint64_t each = all_bytes(bits & 255) & 0x8040201008040201u;
+  return (each + all_bytes(0x7f)) >> 3 & all_bytes(0x10);
 }
 
 uint32_t word_at(const uint8_t* p) {
   uint32_t v;
   std::memcpy(&v, p, 4);
   return v;
+}
+
+/// Low nibbles are the first 16 codes, high nibbles the last; `fifth` holds a fifth bit for each.
+void nibbles_32(Parts& b, const uint8_t* q, uint32_t fifth) {
+  for (int i = 0; i < 16; i += 8) {
+    const uint64_t both = eight_at(q + i);
+    put_eight(b.code + i, (both & all_bytes(15)) | spread_fifth(fifth >> i));
+    put_eight(b.code + i + 16, (both >> 4 & all_bytes(15)) | spread_fifth(fifth >> (i + 16)));
+  }
 }
 
 void take_byte_32(Parts& b, const uint8_t* p, Format format) {
@@ -81,12 +99,12 @@ void take_q5_k(Parts& b, const uint8_t* p) {
   b.factor[0] = half_at(p), b.factor[1] = half_at(p + 2);
   scales_of_32(b, p + 4);
   const uint8_t *high = p + 16, *low = p + 48;
-  for (int j = 0; j < 128; ++j) {
-    int8_t* code = b.code + j / 32 * 64 + j % 32;
-    const int bit = j / 32 * 2, h = high[j % 32];
-    code[0] = static_cast<int8_t>((low[j] & 15) | (h >> bit & 1) << 4);
-    code[32] = static_cast<int8_t>((low[j] >> 4) | (h >> (bit + 1) & 1) << 4);
-  }
+  for (int pair = 0; pair < 4; ++pair)
+    for (int i = 0; i < 32; i += 8) {
+      const uint64_t both = eight_at(low + 32 * pair + i), fifth = eight_at(high + i) >> (2 * pair);
+      put_eight(b.code + 64 * pair + i, (both & all_bytes(15)) | (fifth & all_bytes(1)) << 4);
+      put_eight(b.code + 64 * pair + 32 + i, (both >> 4 & all_bytes(15)) | (fifth >> 1 & all_bytes(1)) << 4);
+    }
 }
 
 void take_q2_k(Parts& b, const uint8_t* p) {
@@ -141,46 +159,68 @@ void take(Parts& b, const uint8_t* p, Format format) {
   }
 }
 
-/// A sub-block of `quads` quads of codes into the lane of a group that begins at `out`.
-void put_nibbles(std::byte* out, const int8_t* code, int64_t quads, int bits, int64_t lanes) {
+constexpr int64_t kMostWords = 64;
+
+/// The codes of a block in the order in which a lane of its group holds them; returns their number.
+int64_t make_words(uint32_t* words, const Parts& b, Format format, uint32_t flip) {
   constexpr uint32_t kLow = 0x0f0f0f0f;
-  uint32_t quad[8], high = 0;
-  std::memcpy(quad, code, static_cast<size_t>(4 * quads));
-  for (int64_t q = 0; q < quads; ++q)
-    high |= (quad[q] >> 4 & (bits == 2 ? 0x03030303u : 0x01010101u)) << (bits * static_cast<int>(q));
-  if (bits) {
-    std::memcpy(out, &high, 4);
-    out += 4 * lanes;
+  const PackedBlock layout = packed_block(format);
+  const PackedKind kind = packed_kind(format);
+  const int64_t quads = layout.columns / layout.sub_blocks / 4;
+  const int bits = high_bits(format);
+  uint32_t* out = words;
+  for (int64_t i = 0; i < layout.sub_blocks; ++i) {
+    uint32_t quad[8], high = 0;
+    std::memcpy(quad, b.code + i * 4 * quads, static_cast<size_t>(4 * quads));
+    if (kind == PackedKind::byte_32 || kind == PackedKind::byte_16) {
+      for (int64_t q = 0; q < quads; ++q) *out++ = quad[q] ^ flip;
+      continue;
+    }
+    for (int64_t q = 0; bits && q < quads; ++q)
+      high |= (quad[q] >> 4 & (bits == 2 ? 0x03030303u : 0x01010101u)) << (bits * static_cast<int>(q));
+    if (bits) *out++ = high;
+    for (int64_t q = 0; q < quads / 2; ++q) *out++ = (quad[q] & kLow) | (quad[q + quads / 2] & kLow) << 4;
   }
-  for (int64_t q = 0; q < quads / 2; ++q) {
-    const uint32_t both = (quad[q] & kLow) | (quad[q + quads / 2] & kLow) << 4;
-    std::memcpy(out + 4 * q * lanes, &both, 4);
+  return out - words;
+}
+
+/// Rows that are put at a time, or fewer where a group has fewer.
+constexpr int64_t kRowsAtOnce = 4;
+
+using Words = uint32_t __attribute__((vector_size(16)));
+
+/// Writes word w of each of four rows to out + w * stride, side by side: four words of four rows at a time, transposed.
+void interleave(std::byte* out, int64_t stride, const uint32_t (*words)[kMostWords], int64_t count) {
+  for (int64_t w = 0; w < count; w += 4) {
+    Words row[4];
+    for (int i = 0; i < 4; ++i) std::memcpy(&row[i], words[i] + w, 16);
+    const Words a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5),
+                b = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7),
+                c = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5),
+                d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+    const Words column[4] = {__builtin_shufflevector(a, c, 0, 1, 4, 5), __builtin_shufflevector(a, c, 2, 3, 6, 7),
+                             __builtin_shufflevector(b, d, 0, 1, 4, 5), __builtin_shufflevector(b, d, 2, 3, 6, 7)};
+    for (int64_t i = 0; i < std::min<int64_t>(4, count - w); ++i) std::memcpy(out + (w + i) * stride, &column[i], 16);
   }
 }
 
-/// Puts the parts of row `lane` of a group into its block.
-void put(std::byte* block, const Parts& b, Format format, int64_t lanes, int64_t lane, int plus) {
+/// Puts the parts of `rows` rows from `lane` on into the block of their group.
+void put(std::byte* block, const Parts* b, int64_t rows, Format format, int64_t lanes, int64_t lane, uint32_t flip) {
   const PackedBlock layout = packed_block(format);
-  const PackedKind kind = packed_kind(format);
-  for (int64_t f = 0; f < layout.factors / 2; ++f) std::memcpy(block + 2 * (f * lanes + lane), &b.factor[f], 2);
-  std::byte* out = block + layout.factors * lanes;
-  for (int64_t i = 0; i < layout.scales; ++i) out[i * lanes + lane] = std::byte{b.scale[i]};
-  for (int64_t i = 0; i < layout.minima; ++i) out[(layout.scales + i) * lanes + lane] = std::byte{b.minimum[i]};
-  out = block + layout.head() * lanes + 4 * lane;
-  const int64_t width = layout.columns / layout.sub_blocks;
-  const uint32_t bias = static_cast<uint32_t>(plus) * 0x01010101u;  // code + 128 modulo 256 is code xor 128
-  for (int64_t i = 0; i < layout.sub_blocks; ++i, out += layout.sub_block * lanes) {
-    if (kind != PackedKind::byte_32 && kind != PackedKind::byte_16) {
-      put_nibbles(out, b.code + i * width, width / 4, high_bits(format), lanes);
-      continue;
-    }
-    for (int64_t q = 0; q < width / 4; ++q) {
-      uint32_t quad;
-      std::memcpy(&quad, b.code + i * width + 4 * q, 4);
-      quad ^= bias;
-      std::memcpy(out + 4 * q * lanes, &quad, 4);
-    }
+  alignas(16) uint32_t words[kRowsAtOnce][kMostWords] = {};
+  int64_t count = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t f = 0; f < layout.factors / 2; ++f)
+      std::memcpy(block + 2 * (f * lanes + lane + r), &b[r].factor[f], 2);
+    std::byte* out = block + layout.factors * lanes + lane + r;
+    for (int64_t i = 0; i < layout.scales; ++i) out[i * lanes] = std::byte{b[r].scale[i]};
+    for (int64_t i = 0; i < layout.minima; ++i) out[(layout.scales + i) * lanes] = std::byte{b[r].minimum[i]};
+    count = make_words(words[r], b[r], format, flip);
   }
+  std::byte* out = block + layout.head() * lanes + 4 * lane;
+  if (lanes % kRowsAtOnce == 0) return interleave(out, 4 * lanes, words, count);
+  for (int64_t w = 0; w < count; ++w)
+    for (int64_t r = 0; r < rows; ++r) std::memcpy(out + 4 * (w * lanes + r), &words[r][w], 4);
 }
 
 /// One row of a plain format into its lane of a group of zeros.
@@ -231,18 +271,23 @@ void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
   const PackedBlock layout = packed_block(w.format);
   const int64_t blocks = w.cols / layout.columns, block_bytes = layout.row_bytes() * target.lanes;
   const int64_t source_row = row_bytes(w.format, w.cols), source_block = block_shape(w.format).bytes;
-  const int plus = target.has_bytes && w.format == Format::q8_0 ? 128 : 0;
-  const int64_t groups = (w.rows + target.lanes - 1) / target.lanes;
+  const uint32_t flip = target.has_bytes && w.format == Format::q8_0 ? 0x80808080u : 0;  // plus 128 modulo 256
+  const int64_t groups = (w.rows + target.lanes - 1) / target.lanes, step = std::min(kRowsAtOnce, target.lanes);
   parallel_for(s, groups, std::max<int64_t>(1, 65536 / (blocks * block_bytes)), [&](int64_t g, int64_t end, int) {
     for (; g < end; ++g) {
       std::byte* group = out.data + g * blocks * block_bytes;
       if ((g + 1) * target.lanes > w.rows) std::memset(group, 0, static_cast<size_t>(blocks * block_bytes));
-      for (int64_t lane = 0; lane < std::min(target.lanes, w.rows - g * target.lanes); ++lane) {
-        const uint8_t* row = static_cast<const uint8_t*>(w.data) + (g * target.lanes + lane) * source_row;
+      for (int64_t lane = 0; lane < std::min(target.lanes, w.rows - g * target.lanes); lane += step) {
+        const int64_t first = g * target.lanes + lane, rows = std::min(step, w.rows - first);
+        const uint8_t* row = static_cast<const uint8_t*>(w.data) + first * source_row;
         for (int64_t b = 0; b < blocks; ++b) {
-          Parts parts;
-          take(parts, row + b * source_block, w.format);
-          put(group + b * block_bytes, parts, w.format, target.lanes, lane, plus);
+          // The rows to come are short streams, which the machine does not foresee; nor does it the next group's lines.
+          for (int64_t i = 0; i < step; ++i) __builtin_prefetch(row + (step + i) * source_row + b * source_block);
+          for (int64_t i = 0; i < block_bytes * step / target.lanes; i += 64)
+            __builtin_prefetch(group + (blocks + b) * block_bytes + block_bytes * lane / target.lanes + i, 1);
+          Parts parts[kRowsAtOnce];
+          for (int64_t i = 0; i < rows; ++i) take(parts[i], row + i * source_row + b * source_block, w.format);
+          put(group + b * block_bytes, parts, rows, w.format, target.lanes, lane, flip);
         }
       }
     }

@@ -39,7 +39,9 @@ class Sequences {
     for (size_t i = 0; i < sessions_.size(); ++i) ids_.push_back(random_id());
     std::vector<BatchItem> items;
     for (size_t i = 0; i < sessions_.size(); ++i) items.push_back({sessions_[i].get(), std::span(&ids_[i], 1)});
-    feed_batch(engine_, items, logits_);
+    const size_t most = static_cast<size_t>(engine_.pass_rows());
+    for (size_t i = 0; i < items.size(); i += most)
+      feed_batch(engine_, std::span(items).subspan(i, std::min(most, items.size() - i)), logits_);
   }
   void rewind() {
     for (auto& s : sessions_) s->truncate(depth_);

@@ -128,9 +128,20 @@ class Chat {
     num_answers_ = 0;
   }
 
-  /// Answers `message`. Throws Error, and forgets the message, when it does not fit into the context.
+  /// Answers `message`. Throws Error, and forgets the message, when it does not fit into the context or cannot be
+  /// answered.
   void answer(const std::string& message) {
-    const std::vector<int32_t> ids = add_message(message);
+    const std::vector<ChatTurn> before = turns_;
+    try {
+      write_answer(add_message(message));
+    } catch (...) {
+      turns_ = before;
+      throw;
+    }
+  }
+
+ private:
+  void write_answer(const std::vector<int32_t>& ids) {
     GenerateOptions options = options_;
     options.seed = mix64(options.seed + num_answers_++);
     TextStream stream(*inference_.tokenizer, {});
@@ -151,7 +162,6 @@ class Chat {
     fmt::print(stderr, "[{}]\n", describe(result, *inference_.engine));
   }
 
- private:
   /// Adds the user's message and makes room for an answer; returns the prompt.
   std::vector<int32_t> add_message(const std::string& message) {
     const int64_t context = inference_.engine->context(), answer = std::min(options_.max_tokens, context / 4);

@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/inference.h"
 #include "cli/text_reader.h"
+#include "formats/gguf.h"
 #include "cli/work_line.h"
 
 namespace sluice {
@@ -150,7 +151,8 @@ void run_compare(const CompareOptions& o) {
   const Inference model = open_inference(o.inference);
   InferenceOptions options = o.inference;
   options.model = o.reference;
-  options.context = model.engine->context();  // the same windows
+  options.context = model.engine->context();        // the same windows
+  if (!find_gguf(o.reference)) options.memory = 0;  // folders are held in memory whole
   const Inference reference = open_inference(options);
   const int64_t V = model.engine->config().vocab_size;
   if (reference.engine->config().vocab_size != V)

@@ -36,10 +36,20 @@ class Collector {
   Importance importance_;
 };
 
+/// Feeds `ids`, and computes the logits of all of them, few at a time, for what enters the head.
+void feed_all(Session& session, std::span<const int32_t> ids) {
+  constexpr size_t kRows = 256;
+  for (size_t at = 0; at < ids.size(); at += kRows) {
+    const auto part = ids.subspan(at, std::min(kRows, ids.size() - at));
+    session.feed(part, static_cast<int64_t>(part.size()));
+  }
+}
+
 /// Reads the text in pieces of a context, each as a sequence of its own. Returns their number.
 int64_t read_text(const Inference& inference, const std::vector<int32_t>& ids) {
   const Tokenizer& tokenizer = inference.need_tokenizer();
   const std::vector<int32_t> begin(tokenizer.add_bos() ? 1 : 0, tokenizer.bos_id());
+  if (inference.engine->context() < 2) fail("--ctx: expected at least 2 tokens, found 1");
   const size_t most = static_cast<size_t>(inference.engine->context()) - begin.size();
   const std::unique_ptr<Session> session = open_session(inference, Draft::on);
   WorkLine line("imatrix", "tokens", static_cast<int64_t>(ids.size()));
@@ -52,10 +62,10 @@ int64_t read_text(const Inference& inference, const std::vector<int32_t>& ids) {
     if (session->drafts() && piece.size() > 1) {  // the MTP module needs a token after each
       const int32_t last = piece.back();
       piece.pop_back();
-      session->feed(piece, static_cast<int64_t>(piece.size()));
+      feed_all(*session, piece);
       session->draft(last);
     } else {
-      session->feed(piece, static_cast<int64_t>(piece.size()));
+      feed_all(*session, piece);
     }
     line.add(static_cast<int64_t>(piece.size()));
   }

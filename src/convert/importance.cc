@@ -68,6 +68,9 @@ Importance load_importance(const fs::path& path) {
     if (t.rows() * t.matrices() != static_cast<int64_t>(entry.counts.size()))
       fail("{}: {}: expected {} counts, one for each matrix, found {}", counts.file, counts.name,
            t.rows() * t.matrices(), entry.counts.size());
+    for (const float count : entry.counts)
+      if (count != 0 && count < 1)
+        fail("{}: {}: expected counts of 0 or at least 1, found {}", counts.file, counts.name, count);
   }
   if (importance.entries_.empty())
     fail("{}: expected an importance matrix (tensors named *{}), found none", path.string(), kSums);

@@ -157,9 +157,13 @@ void Engine::forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const P
 }
 
 void Engine::logits(Tensor logits, const Tensor& hidden_TD) {
-  const ArenaMark mark(workspace_);
   const Matrix& head = model_.weights.head;
-  projector_.project(s_, logits, infer_input(s_, workspace_, hidden_TD, {&head}), head);
+  for (int64_t t = 0; t < hidden_TD.rows(); t += pass_rows_) {  // what the working memory is for
+    const ArenaMark mark(workspace_);
+    const int64_t rows = std::min(pass_rows_, hidden_TD.rows() - t);
+    const InferInput x = infer_input(s_, workspace_, hidden_TD.slice_rows(t, rows), {&head});
+    projector_.project(s_, logits.slice_rows(t, rows), x, head);
+  }
 }
 
 }  // namespace sluice

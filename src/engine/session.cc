@@ -41,25 +41,35 @@ Tensor Session::hidden(int64_t begin, int64_t rows) {
 Tensor Session::feed(std::span<const int32_t> ids, int64_t rows, RowKind kind) {
   const int64_t n = static_cast<int64_t>(ids.size()), begin = length(), V = engine_.config().vocab_size;
   check(rows >= 0 && rows <= n, "Session::feed: expected 0 <= rows <= tokens");
-  reserve(n);
   try {
+    reserve(n);
     for (int64_t i = 0; i < n; i += engine_.pass_rows()) {
       const int64_t count = std::min(engine_.pass_rows(), n - i);
       const PassRows part{ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
       engine_.forward(hidden(begin + i, count), {&part, 1});
     }
+    logits_.resize(static_cast<size_t>(rows * V));
+    const Tensor logits(logits_.data(), {rows, V});
+    if (rows > 0) engine_.logits(logits, hidden(begin + n - rows, rows));
+    append(ids, kind);
+    return logits;
   } catch (...) {
     truncate(begin);
     throw;
   }
-  append(ids, kind);
-  logits_.resize(static_cast<size_t>(rows * V));
-  const Tensor logits(logits_.data(), {rows, V});
-  if (rows > 0) engine_.logits(logits, hidden(length() - rows, rows));
-  return logits;
 }
 
 void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits) {
+  try {
+    Session::feed_all(engine, items, logits);
+  } catch (...) {
+    for (const BatchItem& item : items) item.session->truncate(item.session->length());
+    throw;
+  }
+}
+
+/// Appends to no session before everything is computed.
+void Session::feed_all(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits) {
   const int64_t D = engine.config().hidden_size, V = engine.config().vocab_size;
   std::vector<PassRows> parts;
   int64_t rows = 0, wanted = 0;
@@ -77,12 +87,12 @@ void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<fl
     Session& s = *item.session;
     const int64_t n = static_cast<int64_t>(item.ids.size());
     std::copy_n(from, n * D, s.hidden(s.length(), n).f32());
-    s.append(item.ids, item.kind);
     from += n * D;
     if (item.wants_logits) last.insert(last.end(), from - D, from);
   }
   logits.resize(static_cast<size_t>(wanted * V));
   if (wanted > 0) engine.logits(Tensor(logits.data(), {wanted, V}), Tensor(last.data(), {wanted, D}));
+  for (const BatchItem& item : items) item.session->append(item.ids, item.kind);
 }
 
 void Session::truncate(int64_t length) {

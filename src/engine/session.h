@@ -64,6 +64,7 @@ class Session {
 
  private:
   friend void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
+  static void feed_all(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
   void append(std::span<const int32_t> ids, RowKind kind);
   void reserve(int64_t tokens);
   void run_mtp(const Tensor& z_TD, std::span<const int32_t> next_ids, int64_t begin, RowKind kind);

@@ -35,6 +35,7 @@ void expect_value(const GgufMetadata& metadata, const fs::path& file, const char
 }
 
 bool begins_as_gguf(const fs::path& file) {
+  if (!fs::is_regular_file(file)) return false;  // a FIFO must not hang us
   std::array<char, 4> magic{};
   std::ifstream(file, std::ios::binary).read(magic.data(), magic.size());
   return std::string_view(magic.data(), magic.size()) == "GGUF";

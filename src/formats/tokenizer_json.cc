@@ -246,6 +246,9 @@ std::vector<AddedToken> parse_added_tokens_decoder(const Node& root) {
     tokens.push_back(parse_added_token(decoder.object(key.c_str()), id));
   }
   std::sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  for (size_t i = 1; i < tokens.size(); ++i)
+    if (tokens[i].id == tokens[i - 1].id)
+      fail("{}: {}: expected unique ids, found {} twice", root.name, kKey, tokens[i].id);
   return tokens;
 }
 

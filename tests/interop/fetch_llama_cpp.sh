@@ -7,6 +7,10 @@ if ! command -v npm >/dev/null; then
   echo "skipped: npm is not installed (apt install npm)"
   exit 77
 fi
+if ! node -e 'process.exit(parseInt(process.versions.node) < 20)'; then
+  echo "skipped: node-llama-cpp needs Node.js 20, found $(node --version)"
+  exit 77
+fi
 mkdir -p "$dir"
 if [ ! -e "$dir/complete" ]; then
   arch=$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')

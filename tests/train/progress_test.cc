@@ -81,11 +81,13 @@ TEST(Progress, IsQuietWhenPiped) {
             "step 100/100  loss 3.214  12.3k tok/s  45.6 GFLOP/s  0 s left\n");
 }
 
+constexpr const char* kNoTerminal = "no pseudo-terminal";
+
 /// What a terminal `columns` wide receives.
 std::string terminal_output(unsigned short columns, void (*draw)(Progress&)) {
   int primary = -1, terminal = -1;
   winsize size{.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
-  if (openpty(&primary, &terminal, nullptr, nullptr, &size) != 0) return "no pseudo-terminal";
+  if (openpty(&primary, &terminal, nullptr, nullptr, &size) != 0) return kNoTerminal;
   {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(fdopen(terminal, "w"), std::fclose);
     Progress progress(file.get(), 100);
@@ -107,6 +109,7 @@ TEST(Progress, RedrawsOneLineOnATerminal) {
     p.note("saved");
     p.finish();
   });
+  if (text == kNoTerminal) GTEST_SKIP() << text;  // a bare chroot has none
   // The terminal turns "\n" into "\r\n". 39 columns at most.
   EXPECT_EQ(text,
             "\rstep 1/100  [>            ]  loss 3.214\x1b[K"

@@ -22,7 +22,7 @@ using VI = hn::Vec<I32>;
 #if HWY_TARGET == HWY_SCALAR
 
 constexpr bool kHasBytes = false;
-using Code = int16_t;  // activations 0, 2, 1, 3 of four
+using Code = int16_t;  // an activation
 using Weights = uint32_t;
 using VB = uint32_t;
 inline VB load_codes(const std::byte* p) {
@@ -46,7 +46,7 @@ inline VB look_up(const int8_t* table, VB nibbles) {
 inline Weights spread(VB w) { return w; }
 inline VI dot(VI sum, Weights w, const Code* x) {
   const auto code = [w](int i) { return static_cast<int32_t>(static_cast<int8_t>(w >> (8 * i) & 255)); };
-  return hn::Add(sum, hn::Set(I32(), code(0) * x[0] + code(2) * x[1] + code(1) * x[2] + code(3) * x[3]));
+  return hn::Add(sum, hn::Set(I32(), code(0) * x[0] + code(1) * x[1] + code(2) * x[2] + code(3) * x[3]));
 }
 
 #else
@@ -112,7 +112,7 @@ inline hn::Vec<I16> pair(const Code* x) {
 
 /// sum + a[2r] b[2r] + a[2r+1] b[2r+1] in lane r.
 inline VI add_pairs(VI sum, hn::Vec<I16> a, hn::Vec<I16> b) {
-#if HWY_ARCH_X86
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
   VI unused = hn::Zero(I32());
   return hn::ReorderWidenMulAccumulate(I32(), a, b, sum, unused);
 #else

@@ -275,10 +275,12 @@ void round_one(const float* x, int64_t cols, std::byte* out) {
     }
     const float largest = hn::GetLane(hn::MaxOfLanes(F(), most));
     const float scale = largest / 127 + hn::GetLane(hn::SumOfLanes(F(), check));
-    const VF inverse = hn::Set(F(), largest > 0 ? 127 / largest : 0);
+    // Blocks too small for their inverse count as zeros; others have codes of at most 127, whatever is not a number.
+    const VF inverse = hn::Set(F(), largest > 1e-30f && largest <= 3.4e38f ? 127 / largest : 0);
     int32_t sums[2] = {0, 0};
     for (int64_t i = 0; i < 32; i += lanes()) {
-      const VI q = hn::NearestInt(hn::Mul(hn::LoadU(F(), in + i), inverse));
+      const VI nearest = hn::NearestInt(hn::Mul(hn::LoadU(F(), in + i), inverse));
+      const VI q = hn::Max(hn::Set(I32(), -127), hn::Min(nearest, hn::Set(I32(), 127)));
       sums[i / 16] += hn::GetLane(hn::SumOfLanes(I32(), q));
       store_codes(q, codes + 32 * b + i);
     }

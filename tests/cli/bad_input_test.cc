@@ -98,6 +98,15 @@ TEST_F(BadInput, OfTraining) {
       train("YAML folder", {"--config", "@good"}, {"good: expected a regular file"}),
       train("no YAML", {"--config", "@nowhere.yaml"}, {"nowhere.yaml: cannot open"}),
       train("JSON", {"--model", "@broken.json"}, {"broken.json: malformed JSON"}),
+  };
+  for (const Wrong& w : cases) {
+    fs::remove_all(at("out"));
+    run(w);
+  }
+}
+
+TEST_F(BadInput, OfTrainingKeys) {
+  const std::vector<Wrong> cases{
       train("no pair", {"lr"}, {"expected key=value, found lr"}),
       train("not a number", {"lr=fast"}, {"lr: expected a number, found fast"}),
       train("NaN", {"lr=.nan"}, {"lr: expected a number above 0, found nan"}),

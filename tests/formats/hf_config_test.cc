@@ -191,14 +191,19 @@ TEST(HfConfig, AcceptsVariants) {
   EXPECT_EQ(parse(write_hf_config(dense)), dense);
 }
 
-TEST(HfConfig, RefusesBadValues) {
-  const Json yarn = {{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}};
-  const auto yarn_with = [&](const char* key, const Json& value) {
-    Json y = yarn;
-    y[key] = value;
-    return Json{{"rope_scaling", y}};
-  };
-  const std::pair<Json, const char*> cases[] = {
+using Refused = std::pair<Json, const char*>;
+
+/// Each change to V3's configuration is refused with a message that holds the text.
+void expect_refused(const std::vector<Refused>& cases) {
+  for (const auto& c : cases) {
+    const std::string text = error_of([&] { parse(v3_with(c.first)); });
+    EXPECT_NE(text.find(c.second), std::string::npos) << c.first << "\n  gives: " << text;
+    EXPECT_TRUE(text.starts_with("config.json: ")) << text;
+  }
+}
+
+TEST(HfConfig, RefusesBadSizesAndChoices) {
+  expect_refused({
       {{{"model_type", "llama"}}, "model_type: expected deepseek_v3 or deepseek_v2 or kimi_k2, found \"llama\""},
       {{{"vocab_size", 0}}, "vocab_size: expected an integer from 1 to 2147483647, found 0"},
       {{{"vocab_size", -1}}, "vocab_size: expected an integer from 1 to 2147483647, found -1"},
@@ -235,6 +240,17 @@ TEST(HfConfig, RefusesBadValues) {
       {{{"rope_interleave", false}},
        "rope_interleave: expected true, found false (half-split RoPE rows are not supported)"},
       {{{"hidden_act", "gelu"}}, "hidden_act: expected silu, found \"gelu\""},
+  });
+}
+
+TEST(HfConfig, RefusesBadScalingQuantisationAndTokens) {
+  const Json yarn = {{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}};
+  const auto yarn_with = [&](const char* key, const Json& value) {
+    Json y = yarn;
+    y[key] = value;
+    return Json{{"rope_scaling", y}};
+  };
+  expect_refused({
       {{{"rope_scaling", 4}}, "rope_scaling: expected an object, found 4"},
       {{{"rope_scaling", {{"type", "linear"}, {"factor", 2}}}}, "rope_scaling: rope_type: expected yarn or default"},
       {yarn_with("rope_type", "default"), "rope_scaling: type: expected default (as rope_type)"},
@@ -261,12 +277,7 @@ TEST(HfConfig, RefusesBadValues) {
       {{{"moe_intermediate_size", 2147483647}, {"n_shared_experts", 2}}, "n_shared_experts x moe_intermediate_size"},
       {{{"num_hidden_layers", 4096}, {"n_routed_experts", 32768}}, "num_hidden_layers x n_routed_experts"},
       {{{"hidden_size", 2147483647}, {"intermediate_size", 2147483647}}, "fewer than 2^60 parameters"},
-  };
-  for (const auto& c : cases) {
-    const std::string text = error_of([&] { parse(v3_with(c.first)); });
-    EXPECT_NE(text.find(c.second), std::string::npos) << c.first << "\n  gives: " << text;
-    EXPECT_TRUE(text.starts_with("config.json: ")) << text;
-  }
+  });
 }
 
 TEST(HfConfig, RefusesMissingFields) {

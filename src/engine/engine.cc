@@ -49,6 +49,7 @@ Engine::Engine(Stream& s, const Model& model, const EngineOptions& options)
       model_(model),
       context_(checked_context(model.config, options.context)),
       draft_vocab_(draft_vocab_of(model.config)),
+      projector_(total_packed_bytes(model.weights)),
       norms_(norm_bytes(model.config, model.weights.mtp.size())),
       rope_memory_(static_cast<size_t>(context_ * model.config.qk_rope_head_dim) * sizeof(float) + 64),
       rope_table_(rope_memory_.f32(context_, model.config.qk_rope_head_dim)),

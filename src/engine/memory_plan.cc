@@ -62,7 +62,7 @@ size_t pass_bytes(const Model& m, int64_t context, int64_t T) {
   const LatentShape shape = latent_shape(c);
   const Tensor cache = fixed.f32(pages_for(context) * kPageTokens, shape.row());
   const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context)})};
-  Projector none;
+  Projector none(0);
   const RouteObserver nobody;
   const InferPass p{&c, shape, router_config(c), places, T, {}, rope, &none, &nobody};
   const BlockWeights* after = nullptr;

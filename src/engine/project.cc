@@ -1,7 +1,6 @@
 #include "engine/project.h"
 
 #include <algorithm>
-#include <new>
 #include <utility>
 
 #include "ops/block_format.h"
@@ -14,6 +13,11 @@ constexpr int64_t kPackBytes = int64_t{8} << 20;
 
 const PreparedRows& rows_for(const InferInput& x, const Matrix& w) {
   return activations_of(w.format) == Activations::codes ? x.codes : x.floats;
+}
+
+PackedMatrix alloc_packed(Arena& a, const Matrix& w) {
+  const Tensor bytes = a.alloc(DType::u8, {static_cast<int64_t>(packed_bytes(w.format, w.rows, w.cols))});
+  return {static_cast<std::byte*>(bytes.data), w.format, w.rows, w.cols};
 }
 
 }  // namespace
@@ -45,26 +49,35 @@ InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_li
   return input;
 }
 
+size_t total_packed_bytes(const ModelWeights& w) {
+  ModelWeights shapes = w;
+  Arena total = Arena::counting();
+  for (const Param& p : parameters(shapes))
+    if (is_packable(*p.matrix)) alloc_packed(total, *p.matrix);
+  return total.peak_bytes();
+}
+
 const PackedMatrix& Projector::packed(Stream& s, const Matrix& w) {
-  Entry& entry = entries_[w.data];
-  if (entry.memory) return entry.matrix;
-  constexpr size_t kAlign = 64;
-  const size_t bytes = (packed_bytes(w.format, w.rows, w.cols) + kAlign - 1) / kAlign * kAlign;
-  entry.memory.reset(static_cast<std::byte*>(std::aligned_alloc(kAlign, bytes)));
-  if (!entry.memory) throw std::bad_alloc();
-  entry.matrix = {entry.memory.get(), w.format, w.rows, w.cols};
-  // Where memory is bounded, the file's bytes are given back before the next ones are read.
-  const int64_t step =
-      mappings_.empty() ? w.rows : std::max<int64_t>(1, kPackBytes / row_bytes(w.format, w.cols) / 64) * 64;
-  for (int64_t begin = 0; begin < w.rows; begin += step) {
-    Matrix rows = w;
-    rows.data = static_cast<std::byte*>(w.data) + begin * row_bytes(w.format, w.cols);
-    rows.rows = std::min(step, w.rows - begin);
-    std::byte* out = entry.memory.get() + (begin > 0 ? packed_bytes(w.format, begin, w.cols) : 0);
-    pack_matrix(s, {out, w.format, rows.rows, w.cols}, rows);
-    release(rows);
+  if (const auto found = packed_.find(w.data); found != packed_.end()) return found->second;
+  const size_t mark = memory_.mark();
+  const PackedMatrix all = alloc_packed(memory_, w);
+  try {
+    // Where memory is bounded, the file's bytes are given back before the next ones are read.
+    const int64_t step =
+        mappings_.empty() ? w.rows : std::max<int64_t>(1, kPackBytes / row_bytes(w.format, w.cols) / 64) * 64;
+    for (int64_t begin = 0; begin < w.rows; begin += step) {
+      Matrix rows = w;
+      rows.data = static_cast<std::byte*>(w.data) + begin * row_bytes(w.format, w.cols);
+      rows.rows = std::min(step, w.rows - begin);
+      std::byte* out = all.data + (begin > 0 ? packed_bytes(w.format, begin, w.cols) : 0);
+      pack_matrix(s, {out, w.format, rows.rows, w.cols}, rows);
+      release(rows);
+    }
+    return packed_.emplace(w.data, all).first->second;
+  } catch (...) {
+    memory_.release(mark);
+    throw;
   }
-  return entry.matrix;
 }
 
 void Projector::release(const Matrix& w) {

@@ -1,10 +1,8 @@
 // Products with weights of any format, repacked for the machine.
 // T, R rows, K inputs, N outputs, E experts.
 #pragma once
-#include <cstdlib>
 #include <functional>
 #include <initializer_list>
-#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -38,11 +36,18 @@ struct RowRange {
   int64_t begin, count;
 };
 
+/// What a Projector needs for all matrices of `w`.
+size_t total_packed_bytes(const ModelWeights& w);
+
 /// Does the products of an engine. Matrices are brought into the machine's layout (ops/packed.h) when they are first
 /// used: a model answers before all of it has been read, and experts that are never chosen cost nothing. A matrix is
 /// identified by its data, which must stay where it is.
 class Projector {
  public:
+  /// `packed_bytes`: address space for all the matrices that it will be given; see total_packed_bytes(). Memory is
+  /// taken as they are packed, in huge pages: with small ones, looking up addresses costs a tenth of the speed.
+  explicit Projector(size_t packed_bytes) : memory_(packed_bytes) {}
+
   /// What has been read and computed: weights once per product, cached rows once per token, multiply and add apart.
   struct Work {
     double bytes = 0, operations = 0;
@@ -77,17 +82,11 @@ class Projector {
   void observe(ProductObserver observer) { observer_ = std::move(observer); }
 
  private:
-  struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
-  };
-  struct Entry {
-    std::unique_ptr<std::byte, Free> memory;
-    PackedMatrix matrix;
-  };
   const PackedMatrix& packed(Stream& s, const Matrix& w);
   void count(const Matrix& w, int64_t rows, int64_t outs);
 
-  std::unordered_map<const void*, Entry> entries_;
+  Arena memory_;
+  std::unordered_map<const void*, PackedMatrix> packed_;
   std::vector<PackedMatrix> bank_;  // of the product being done
   ExpertCache* experts_ = nullptr;
   std::span<const MappedFile> mappings_;

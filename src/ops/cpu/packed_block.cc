@@ -63,7 +63,7 @@ template <int M, int kQuads>
 HWY_INLINE void dot_quads(VI* sum, const std::byte* codes, const Inputs<M>& x, int64_t column) {
   HWY_UNROLL(8)
   for (int q = 0; q < kQuads; ++q) {
-    if (M <= 2) hwy::Prefetch(codes + q * 4 * lanes() + kAhead);
+    hwy::Prefetch(codes + q * 4 * lanes() + kAhead);
     const Weights w = spread(load_codes(codes + q * 4 * lanes()));
     HWY_UNROLL(8)
     for (int m = 0; m < M; ++m) sum[m] = dot(sum[m], w, x.codes(m, column + 4 * q));
@@ -79,7 +79,7 @@ HWY_INLINE void dot_nibbles(VI* sum, const std::byte* p, const Inputs<M>& x, int
   if (kBits) second = shift_high<kBits * kHalf>(first), p += 4 * lanes();
   HWY_UNROLL(4)
   for (int q = 0; q < kHalf; ++q) {
-    if (M <= 2) hwy::Prefetch(p + q * 4 * lanes() + kAhead);
+    hwy::Prefetch(p + q * 4 * lanes() + kAhead);
     const VB both = load_codes(p + q * 4 * lanes());
     VB low = low_nibbles(both), high = high_nibbles(both);
     if (kBits) {
@@ -204,7 +204,7 @@ struct BlockTile {
     for (int64_t b = 0; b < blocks; ++b) {
       HWY_UNROLL(2)
       for (int g = 0; g < G; ++g) {
-        for (int64_t ahead = 0; M <= 2 && ahead < kLayout.head() * lanes(); ahead += 64)
+        for (int64_t ahead = 0; ahead < kLayout.head() * lanes(); ahead += 64)
           hwy::Prefetch(p[g] + b * block_bytes + kAhead + ahead);
         add_block<M>(acc + g * M, p[g] + b * block_bytes, x, b);
       }

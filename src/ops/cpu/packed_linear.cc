@@ -36,9 +36,10 @@ void block(const Tensor& y, const PreparedRows& x, const PackedMatrix& w, Range 
        y.ld, std::min(groups.count * lanes, y.cols() - groups.begin * lanes), out == Out::add});
 }
 
-/// Groups of one task when each is multiplied with `rows` rows.
+/// Groups of one task when each is multiplied with `rows` rows: about kTaskBytes of them.
 int64_t groups_per_task(const PackedMatrix& w, int64_t rows) {
-  return std::max<int64_t>(1, kTaskBytes / (group_bytes(w) * std::max<int64_t>(1, rows / 2)));
+  const int64_t bytes = group_bytes(w) * std::max<int64_t>(1, rows / 2);
+  return std::max<int64_t>(1, (kTaskBytes + bytes / 2) / bytes);
 }
 
 }  // namespace

@@ -81,8 +81,7 @@ struct PlainTile {
       for (int g = 0; g < G; ++g) {
         if (kFormat == Format::fp8_128 && k % kScaleCols == 0)
           scale[g] = hn::Set(F(), job.scales[(group + g) * blocks + k / kScaleCols]);
-        for (int64_t ahead = 0; M <= 2 && ahead < quad_bytes; ahead += 64)
-          hwy::Prefetch(p[g] + offset + kAhead + ahead);
+        for (int64_t ahead = 0; ahead < quad_bytes; ahead += 64) hwy::Prefetch(p[g] + offset + kAhead + ahead);
         const Quad quad = load_quad<kFormat>(p[g] + offset, scale[g]);
         HWY_UNROLL(4)
         for (int i = 0; i < kQuad; ++i) {

@@ -21,7 +21,7 @@ using VF = hn::Vec<F>;
 
 inline int64_t lanes() { return static_cast<int64_t>(hn::Lanes(F())); }
 
-/// Bytes by which few rows of x read weights ahead: then memory is what limits, and the processor's own guesses are
+/// Bytes by which weights are read ahead: with few rows of x memory is what limits, and the processor's own guesses are
 /// late.
 constexpr int64_t kAhead = 4096;
 
@@ -36,6 +36,18 @@ HWY_INLINE void put(VF v, float* y, int64_t outs, bool add) {
   for (int64_t j = 0; j < outs; ++j) y[j] = add ? y[j] + part[j] : part[j];
 }
 
+template <int G, class Tile>
+HWY_INLINE void run_few(const Tile& tile, int64_t rows, int64_t row, int64_t group) {
+  switch (rows) {
+    case 1:
+      return tile.template run<1, G>(row, group);
+    case 2:
+      return tile.template run<2, G>(row, group);
+    case 3:
+      return tile.template run<3, G>(row, group);
+  }
+}
+
 /// Calls tile.template run<M, G>(row, group) for tiles of M rows of x and G groups that cover the job: many rows share
 /// a group; few rows take two groups at once, for more sums at a time.
 template <class Tile>
@@ -46,12 +58,9 @@ HWY_INLINE void for_each_tile(const PackedJob& job, const Tile& tile) {
     for (int64_t row = 0; row < many; row += kRows) tile.template run<kRows, 1>(row, g);
     for (int64_t row = many; row < few; row += 4) tile.template run<4, 1>(row, g);
   }
-  for (int64_t g = 0; few < job.rows && g < job.groups; g += 2) {
-    const bool two = g + 1 < job.groups;
-    int64_t row = few;
-    if (row + 2 <= job.rows) two ? tile.template run<2, 2>(row, g) : tile.template run<2, 1>(row, g), row += 2;
-    if (row < job.rows) two ? tile.template run<1, 2>(row, g) : tile.template run<1, 1>(row, g);
-  }
+  int64_t g = 0;
+  for (; g + 2 <= job.groups; g += 2) run_few<2>(tile, job.rows - few, few, g);
+  if (g < job.groups) run_few<1>(tile, job.rows - few, few, g);
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE

@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
+
+#include "base/arena.h"
 
 // As ops/cpu/packed_block.cc, whose instructions are timed here.
 #undef HWY_DISABLED_TARGETS
@@ -111,15 +110,14 @@ double best_rate(Stream& s, F&& work) {
 
 double read_bandwidth(Stream& s, size_t bytes) {
   const size_t each = bytes / static_cast<size_t>(s.threads()) / 4096 * 4096;
-  const std::unique_ptr<char, decltype(&std::free)> memory(
-      static_cast<char*>(std::aligned_alloc(4096, each * static_cast<size_t>(s.threads()))), &std::free);
-  if (!memory) throw std::bad_alloc();
-  s.pool().run(s.threads(),
-               [&](int64_t i, int) { std::memset(memory.get() + static_cast<size_t>(i) * each, 1, each); });
+  Arena arena(each * static_cast<size_t>(s.threads()));  // in huge pages, as weights are
+  const auto part =
+      [&, memory = static_cast<char*>(arena.alloc(DType::u8, {static_cast<int64_t>(each) * s.threads()}).data)](
+          int64_t i) { return memory + static_cast<size_t>(i) * each; };
+  s.pool().run(s.threads(), [&](int64_t i, int) { std::memset(part(i), 1, each); });
   std::atomic<uint64_t> sink{0};
   return best_rate(s, [&](int64_t i) {
-    const char* p = memory.get() + static_cast<size_t>(i) * each;
-    sink += HWY_DYNAMIC_DISPATCH(cpu::read_all)(reinterpret_cast<const uint64_t*>(p), each);
+    sink += HWY_DYNAMIC_DISPATCH(cpu::read_all)(reinterpret_cast<const uint64_t*>(part(i)), each);
     return static_cast<double>(each);
   });
 }

@@ -48,9 +48,10 @@ void nibbles_32(Parts& b, const uint8_t* q, uint32_t fifth) {
   }
 }
 
-void take_byte_32(Parts& b, const uint8_t* p, Format format) {
+template <Format kFormat>
+void take_32(Parts& b, const uint8_t* p) {
   b.factor[0] = half_at(p);
-  switch (format) {
+  switch (kFormat) {
     case Format::q8_0:
       std::memcpy(b.code, p + 2, 32);
       break;
@@ -142,8 +143,9 @@ void take_q6_k(Parts& b, const uint8_t* p) {
   }
 }
 
-void take(Parts& b, const uint8_t* p, Format format) {
-  switch (format) {
+template <Format kFormat>
+void take(Parts& b, const uint8_t* p) {
+  switch (kFormat) {
     case Format::q2_k:
       return take_q2_k(b, p);
     case Format::q3_k:
@@ -155,19 +157,20 @@ void take(Parts& b, const uint8_t* p, Format format) {
     case Format::q6_k:
       return take_q6_k(b, p);
     default:
-      return take_byte_32(b, p, format);
+      return take_32<kFormat>(b, p);
   }
 }
 
 constexpr int64_t kMostWords = 64;
 
 /// The codes of a block in the order in which a lane of its group holds them; returns their number.
-int64_t make_words(uint32_t* words, const Parts& b, Format format, uint32_t flip) {
+template <Format kFormat>
+int64_t make_words(uint32_t* words, const Parts& b, uint32_t flip) {
   constexpr uint32_t kLow = 0x0f0f0f0f;
-  const PackedBlock layout = packed_block(format);
-  const PackedKind kind = packed_kind(format);
-  const int64_t quads = layout.columns / layout.sub_blocks / 4;
-  const int bits = high_bits(format);
+  constexpr PackedBlock layout = packed_block(kFormat);
+  constexpr PackedKind kind = packed_kind(kFormat);
+  constexpr int64_t quads = layout.columns / layout.sub_blocks / 4;
+  constexpr int bits = high_bits(kFormat);
   uint32_t* out = words;
   for (int64_t i = 0; i < layout.sub_blocks; ++i) {
     uint32_t quad[8], high = 0;
@@ -205,8 +208,9 @@ void interleave(std::byte* out, int64_t stride, const uint32_t (*words)[kMostWor
 }
 
 /// Puts the parts of `rows` rows from `lane` on into the block of their group.
-void put(std::byte* block, const Parts* b, int64_t rows, Format format, int64_t lanes, int64_t lane, uint32_t flip) {
-  const PackedBlock layout = packed_block(format);
+template <Format kFormat>
+void put(std::byte* block, const Parts* b, int64_t rows, int64_t lanes, int64_t lane, uint32_t flip) {
+  constexpr PackedBlock layout = packed_block(kFormat);
   alignas(16) uint32_t words[kRowsAtOnce][kMostWords] = {};
   int64_t count = 0;
   for (int64_t r = 0; r < rows; ++r) {
@@ -215,7 +219,7 @@ void put(std::byte* block, const Parts* b, int64_t rows, Format format, int64_t 
     std::byte* out = block + layout.factors * lanes + lane + r;
     for (int64_t i = 0; i < layout.scales; ++i) out[i * lanes] = std::byte{b[r].scale[i]};
     for (int64_t i = 0; i < layout.minima; ++i) out[(layout.scales + i) * lanes] = std::byte{b[r].minimum[i]};
-    count = make_words(words[r], b[r], format, flip);
+    count = make_words<kFormat>(words[r], b[r], flip);
   }
   std::byte* out = block + layout.head() * lanes + 4 * lane;
   if (lanes % kRowsAtOnce == 0) return interleave(out, 4 * lanes, words, count);
@@ -253,6 +257,44 @@ void pack_plain(Stream& s, const PackedMatrix& out, const Matrix& w, int64_t lan
   });
 }
 
+/// Groups [begin, end) of a block format.
+template <Format kFormat>
+void pack_groups(const PackedMatrix& out, const Matrix& w, const PackedTarget& target, int64_t begin, int64_t end) {
+  constexpr PackedBlock layout = packed_block(kFormat);
+  constexpr int64_t source_block = block_shape(kFormat).bytes;
+  const int64_t blocks = w.cols / layout.columns, block_bytes = layout.row_bytes() * target.lanes;
+  const int64_t source_row = row_bytes(kFormat, w.cols);
+  const int64_t step = std::min(kRowsAtOnce, target.lanes);
+  const uint32_t flip = target.has_bytes && kFormat == Format::q8_0 ? 0x80808080u : 0;  // plus 128 modulo 256
+  for (int64_t g = begin; g < end; ++g) {
+    std::byte* group = out.data + g * blocks * block_bytes;
+    if ((g + 1) * target.lanes > w.rows) std::memset(group, 0, static_cast<size_t>(blocks * block_bytes));
+    for (int64_t lane = 0; lane < std::min(target.lanes, w.rows - g * target.lanes); lane += step) {
+      const int64_t first = g * target.lanes + lane, rows = std::min(step, w.rows - first);
+      const uint8_t* row = static_cast<const uint8_t*>(w.data) + first * source_row;
+      for (int64_t b = 0; b < blocks; ++b) {
+        // The rows to come are short streams, which the machine does not foresee; nor does it the next group's lines.
+        for (int64_t i = 0; i < step; ++i) __builtin_prefetch(row + (step + i) * source_row + b * source_block);
+        for (int64_t i = 0; i < block_bytes * step / target.lanes; i += 64)
+          __builtin_prefetch(group + (blocks + b) * block_bytes + block_bytes * lane / target.lanes + i, 1);
+        Parts parts[kRowsAtOnce];
+        for (int64_t i = 0; i < rows; ++i) take<kFormat>(parts[i], row + i * source_row + b * source_block);
+        put<kFormat>(group + b * block_bytes, parts, rows, target.lanes, lane, flip);
+      }
+    }
+  }
+}
+
+template <Format... kFormats>
+void pack_blocks(Stream& s, const PackedMatrix& out, const Matrix& w) {
+  const PackedTarget target = packed_target();
+  const int64_t groups = (w.rows + target.lanes - 1) / target.lanes;
+  const int64_t bytes = static_cast<int64_t>(cpu::packed_bytes(w.format, target.lanes, w.cols));
+  parallel_for(s, groups, std::max<int64_t>(1, 65536 / bytes), [&](int64_t begin, int64_t end, int) {
+    ((w.format == kFormats ? pack_groups<kFormats>(out, w, target, begin, end) : void()), ...);
+  });
+}
+
 }  // namespace
 
 size_t packed_bytes(Format format, int64_t rows, int64_t cols) {
@@ -266,32 +308,9 @@ size_t packed_bytes(Format format, int64_t rows, int64_t cols) {
 }
 
 void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
-  const PackedTarget target = packed_target();
-  if (!is_block_format(w.format)) return pack_plain(s, out, w, target.lanes);
-  const PackedBlock layout = packed_block(w.format);
-  const int64_t blocks = w.cols / layout.columns, block_bytes = layout.row_bytes() * target.lanes;
-  const int64_t source_row = row_bytes(w.format, w.cols), source_block = block_shape(w.format).bytes;
-  const uint32_t flip = target.has_bytes && w.format == Format::q8_0 ? 0x80808080u : 0;  // plus 128 modulo 256
-  const int64_t groups = (w.rows + target.lanes - 1) / target.lanes, step = std::min(kRowsAtOnce, target.lanes);
-  parallel_for(s, groups, std::max<int64_t>(1, 65536 / (blocks * block_bytes)), [&](int64_t g, int64_t end, int) {
-    for (; g < end; ++g) {
-      std::byte* group = out.data + g * blocks * block_bytes;
-      if ((g + 1) * target.lanes > w.rows) std::memset(group, 0, static_cast<size_t>(blocks * block_bytes));
-      for (int64_t lane = 0; lane < std::min(target.lanes, w.rows - g * target.lanes); lane += step) {
-        const int64_t first = g * target.lanes + lane, rows = std::min(step, w.rows - first);
-        const uint8_t* row = static_cast<const uint8_t*>(w.data) + first * source_row;
-        for (int64_t b = 0; b < blocks; ++b) {
-          // The rows to come are short streams, which the machine does not foresee; nor does it the next group's lines.
-          for (int64_t i = 0; i < step; ++i) __builtin_prefetch(row + (step + i) * source_row + b * source_block);
-          for (int64_t i = 0; i < block_bytes * step / target.lanes; i += 64)
-            __builtin_prefetch(group + (blocks + b) * block_bytes + block_bytes * lane / target.lanes + i, 1);
-          Parts parts[kRowsAtOnce];
-          for (int64_t i = 0; i < rows; ++i) take(parts[i], row + i * source_row + b * source_block, w.format);
-          put(group + b * block_bytes, parts, rows, w.format, target.lanes, lane, flip);
-        }
-      }
-    }
-  });
+  if (!is_block_format(w.format)) return pack_plain(s, out, w, packed_target().lanes);
+  pack_blocks<Format::q8_0, Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1, Format::iq4_nl, Format::q2_k,
+              Format::q3_k, Format::q4_k, Format::q5_k, Format::q6_k>(s, out, w);
 }
 
 }  // namespace sluice::cpu

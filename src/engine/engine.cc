@@ -163,7 +163,7 @@ void Engine::logits(Tensor logits, const Tensor& hidden_TD) {
     const ArenaMark mark(workspace_);
     const int64_t rows = std::min(pass_rows_, hidden_TD.rows() - t);
     const InferInput x = infer_input(s_, workspace_, hidden_TD.slice_rows(t, rows), {&head});
-    projector_.project(s_, logits.slice_rows(t, rows), x, head);
+    projector_.project(s_, x, {{logits.slice_rows(t, rows), head}});
   }
 }
 

@@ -11,34 +11,30 @@ namespace {
 
 float eps(const InferPass& pass) { return static_cast<float>(pass.config->rms_norm_eps); }
 
-/// q (T, H (nope + rope)), its rope part rotated.
-Tensor query(Stream& s, Arena& a, const InferInput& x_TD, const InferBlock& b, const InferPass& pass) {
+/// q (T, H (nope + rope)), its rope part rotated, from c (T, Q), which is what q_a gave, or the query already.
+Tensor query(Stream& s, Arena& a, const Tensor& c_TQ, const InferBlock& b, const InferPass& pass) {
   const MlaWeights& w = b.w->mla;
   const LatentShape& shape = pass.shape;
-  const int64_t T = pass.places.position_T.size();
-  const Tensor q_TH = a.f32(T, shape.heads * (shape.nope + shape.rope));
+  Tensor q_TH = c_TQ;
   if (w.q_a) {
+    q_TH = a.f32(c_TQ.rows(), w.q_b.rows);
     const size_t mark = a.mark();
-    const Tensor c_TQ = a.f32(T, w.q_a.rows), normed_TQ = a.f32(T, w.q_a.rows);
-    pass.projector->project(s, c_TQ, x_TD, w.q_a);
+    const Tensor normed_TQ = a.f32(c_TQ.rows(), c_TQ.cols());
     infer_norm(s, a, normed_TQ, c_TQ, b.q_a_norm, kLatentNormEps);
-    pass.projector->project(s, q_TH, infer_input(s, a, normed_TQ, {&w.q_b}), w.q_b);
+    pass.projector->project(s, infer_input(s, a, normed_TQ, {&w.q_b}), {{q_TH, w.q_b}});
     a.release(mark);
-  } else {
-    pass.projector->project(s, q_TH, x_TD, w.q_proj);
   }
   rope_forward(s, q_TH.split_heads(shape.heads).slice_cols(shape.nope, shape.rope), pass.places.position_T,
                pass.rope_table);
   return q_TH;
 }
 
-/// Computes the rows' keys and puts them into the cache.
-void cache_keys(Stream& s, Arena& a, const InferInput& x_TD, const InferBlock& b, const Tensor& cache,
+/// Makes the rows' keys of what kv_a gave and puts them into the cache.
+void cache_keys(Stream& s, Arena& a, const Tensor& raw_TA, const InferBlock& b, const Tensor& cache,
                 const InferPass& pass) {
   const size_t mark = a.mark();
-  const int64_t T = pass.places.position_T.size(), C = pass.shape.latent, R = pass.shape.rope;
-  const Tensor raw_TA = a.f32(T, C + R), key_TA = a.f32(T, C + R);
-  pass.projector->project(s, raw_TA, x_TD, b.w->mla.kv_a);
+  const int64_t C = pass.shape.latent, R = pass.shape.rope;
+  const Tensor key_TA = a.f32(raw_TA.rows(), C + R);
   infer_norm(s, a, key_TA.slice_cols(0, C), raw_TA.slice_cols(0, C), b.kv_a_norm, kLatentNormEps);
   copy(s, key_TA.slice_cols(C, R), raw_TA.slice_cols(C, R));
   rope_forward(s, key_TA.slice_cols(C, R), pass.places.position_T, pass.rope_table);
@@ -75,14 +71,17 @@ void attend_text(Stream& s, Arena& a, const Tensor& o_TH, const Tensor& q_TH, co
 void attention(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock& b, const Tensor& cache,
                const InferPass& pass) {
   const MlaWeights& w = b.w->mla;
-  const InferInput x = infer_input(s, a, x_TD, {&w.kv_a, w.q_a ? &w.q_a : &w.q_proj});
-  cache_keys(s, a, x, b, cache, pass);
-  const Tensor q_TH = query(s, a, x, b, pass), o_TH = a.f32(x_TD.rows(), pass.shape.heads * pass.shape.value);
+  const Matrix& to_q = w.q_a ? w.q_a : w.q_proj;
+  const int64_t T = x_TD.rows();
+  const Tensor raw_TA = a.f32(T, w.kv_a.rows), c_TQ = a.f32(T, to_q.rows);
+  pass.projector->project(s, infer_input(s, a, x_TD, {&w.kv_a, &to_q}), {{raw_TA, w.kv_a}, {c_TQ, to_q}});
+  cache_keys(s, a, raw_TA, b, cache, pass);
+  const Tensor q_TH = query(s, a, c_TQ, b, pass), o_TH = a.f32(T, pass.shape.heads * pass.shape.value);
   if (pass.text_rows > 0) attend_text(s, a, o_TH, q_TH, w.kv_b, cache, pass);
   for (const PromptRows& p : pass.prompts)
     infer_prompt_attention(s, o_TH.slice_rows(p.row, p.count), q_TH.slice_rows(p.row, p.count), cache, p.pages_P,
                            p.begin, w.kv_b, pass.shape);
-  pass.projector->project(s, h_TD, infer_input(s, a, o_TH, {&w.o}), w.o, Out::add);
+  pass.projector->project(s, infer_input(s, a, o_TH, {&w.o}), {{h_TD, w.o, Out::add}});
 }
 
 /// h += ffn(x).
@@ -90,11 +89,9 @@ void ffn(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const FfnWeights&
   const size_t mark = a.mark();
   const int64_t T = x_TD.rows(), F = w.gate.rows;
   const Tensor g_TF = a.f32(T, F), u_TF = a.f32(T, F), p_TF = a.f32(T, F);
-  const InferInput x = infer_input(s, a, x_TD, {&w.gate, &w.up});
-  pass.projector->project(s, g_TF, x, w.gate);
-  pass.projector->project(s, u_TF, x, w.up);
+  pass.projector->project(s, infer_input(s, a, x_TD, {&w.gate, &w.up}), {{g_TF, w.gate}, {u_TF, w.up}});
   swiglu_forward(s, p_TF, g_TF, u_TF);
-  pass.projector->project(s, h_TD, infer_input(s, a, p_TF, {&w.down}), w.down, Out::add);
+  pass.projector->project(s, infer_input(s, a, p_TF, {&w.down}), {{h_TD, w.down, Out::add}});
   a.release(mark);
 }
 
@@ -104,7 +101,7 @@ void route(Stream& s, Arena& a, const Tensor& choice_TK, const Tensor& weight_TK
   const int64_t T = x_TD.rows(), E = w.router.rows;
   const size_t mark = a.mark();
   const Tensor logits_TE = a.f32(T, E), score_TE = a.f32(T, E);
-  pass.projector->project(s, logits_TE, infer_input(s, a, x_TD, {&w.router}), w.router);
+  pass.projector->project(s, infer_input(s, a, x_TD, {&w.router}), {{logits_TE, w.router}});
   route_forward(s, choice_TK, weight_TK, score_TE, logits_TE, w.bias ? w.bias.tensor() : Tensor(), pass.router);
   a.release(mark);
 }
@@ -136,14 +133,13 @@ void experts(Stream& s, Arena& a, const Tensor& y_RD, const InferInput& x, const
   const Tensor g_RF = a.f32(R, F), u_RF = a.f32(R, F), p_RF = a.f32(R, F);
   const InferInput p = reserve_input(a, p_RF, {&w.down[0]});
   while (!s.is_dry() && projector.next_experts()) {
-    projector.project_experts(s, g_RF, x, w.gate);
-    projector.project_experts(s, u_RF, x, w.up);
+    projector.project_experts(s, x, {{g_RF, w.gate}, {u_RF, w.up}});
     for (const RowRange& rows : projector.expert_rows()) {
       const auto part = [&](const Tensor& t) { return t.slice_rows(rows.begin, rows.count); };
       swiglu_forward(s, part(p_RF), part(g_RF), part(u_RF));
       prepare_input(s, p, rows.begin, rows.count);
     }
-    projector.project_experts(s, y_RD, p, w.down);
+    projector.project_experts(s, p, {{y_RD, w.down}});
   }
 }
 
@@ -200,7 +196,7 @@ void infer_mtp(Stream& s, Arena& a, Tensor z_TD, const Tensor& hidden_TD, const 
   const Tensor eh_T2D = a.f32(T, 2 * D), x_TD = a.f32(T, D);
   infer_norm(s, a, eh_T2D.slice_cols(0, D), e_TD, m.enorm, eps(pass));
   infer_norm(s, a, eh_T2D.slice_cols(D, D), hidden_TD, m.hnorm, eps(pass));
-  pass.projector->project(s, x_TD, infer_input(s, a, eh_T2D, {&m.w->eh_proj}), m.w->eh_proj);
+  pass.projector->project(s, infer_input(s, a, eh_T2D, {&m.w->eh_proj}), {{x_TD, m.w->eh_proj}});
   infer_block(s, a, x_TD, m.block, cache, pass);
   infer_norm(s, a, z_TD, x_TD, m.head_norm, eps(pass));
   a.release(mark);

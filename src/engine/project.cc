@@ -35,12 +35,8 @@ InferInput reserve_input(Arena& a, const Tensor& x, std::initializer_list<const 
 }
 
 void prepare_input(Stream& s, const InferInput& input, int64_t begin, int64_t count) {
-  for (PreparedRows rows : {input.codes, input.floats}) {
-    if (rows.cols == 0) continue;
-    rows.data += static_cast<size_t>(begin) * prepared_row_bytes(rows.cols, rows.kind);
-    rows.rows = count;
-    prepare_rows(s, rows, input.x.slice_rows(begin, count));
-  }
+  for (const PreparedRows& rows : {input.codes, input.floats})
+    if (rows.cols > 0) prepare_rows(s, rows.slice(begin, count), input.x.slice_rows(begin, count));
 }
 
 InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights) {
@@ -128,23 +124,31 @@ void Projector::count(const Matrix& w, int64_t rows, int64_t outs) {
   work_.operations += 2 * static_cast<double>(rows) * static_cast<double>(outs * w.cols);
 }
 
-void Projector::project(Stream& s, Tensor y, const InferInput& x, const Matrix& w, Out out) {
+void Projector::project(Stream& s, const InferInput& x, std::initializer_list<Projection> products) {
   if (s.is_dry()) return;
-  count(w, y.rows(), y.cols());
-  if (observer_) observer_(x.x, w);
-  packed_linear(s, y, rows_for(x, w), packed(s, w), out);
+  products_.clear();
+  for (const auto& [y, w, out] : products) {
+    count(w, y.rows(), y.cols());
+    if (observer_) observer_(x.x, w);
+    products_.push_back({y, rows_for(x, w), packed(s, w), out});
+  }
+  packed_linear(s, products_);
 }
 
-void Projector::project_experts(Stream& s, Tensor y, const InferInput& x, ExpertBank w) {
+void Projector::project_experts(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products) {
   const int32_t* offset = offsets_E1_.ptr<int32_t>();
-  bank_.assign(w.size(), {});
-  for (const int32_t expert : round_) {
-    const size_t e = static_cast<size_t>(expert);
-    count(w[e], offset[e + 1] - offset[e], y.cols());
-    if (observer_) observer_(x.x.slice_rows(offset[e], offset[e + 1] - offset[e]), w[e]);
-    bank_[e] = experts_ ? experts_->packed(w[e]) : packed(s, w[e]);
-  }
-  packed_grouped_linear(s, y, rows_for(x, w[0]), offsets_E1_, bank_);
+  products_.clear();
+  for (const auto& [y, bank] : products)
+    for (const int32_t expert : round_) {
+      const size_t e = static_cast<size_t>(expert);
+      const int64_t begin = offset[e], rows = offset[e + 1] - begin;
+      const Matrix& w = bank[e];
+      count(w, rows, y.cols());
+      if (observer_) observer_(x.x.slice_rows(begin, rows), w);
+      products_.push_back({y.slice_rows(begin, rows), rows_for(x, w).slice(begin, rows),
+                           experts_ ? experts_->packed(w) : packed(s, w)});
+    }
+  packed_linear(s, products_);
 }
 
 }  // namespace sluice

@@ -31,6 +31,19 @@ void prepare_input(Stream& s, const InferInput& input, int64_t begin, int64_t co
 /// that has rows.
 using ProductObserver = std::function<void(const Tensor& x_TK, const Matrix& w)>;
 
+/// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
+struct Projection {
+  Tensor y;
+  const Matrix& w;
+  Out out = Out::set;
+};
+
+/// y_RN = x_RK w_NK' with the matrix of each row's expert.
+struct ExpertProjection {
+  Tensor y;
+  ExpertBank w;
+};
+
 /// Neighbouring rows.
 struct RowRange {
   int64_t begin, count;
@@ -53,8 +66,8 @@ class Projector {
     double bytes = 0, operations = 0;
   };
 
-  /// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
-  void project(Stream& s, Tensor y, const InferInput& x, const Matrix& w, Out out = Out::set);
+  /// Products of the same rows, all at once.
+  void project(Stream& s, const InferInput& x, std::initializer_list<Projection> products);
 
   /// Routed experts come from `experts` from now on, and files of which `mappings` holds other matrices are not kept
   /// in memory. Both must outlive the projector.
@@ -71,8 +84,8 @@ class Projector {
   bool next_experts();
   /// The rows of the round's experts.
   std::span<const RowRange> expert_rows() const { return round_rows_; }
-  /// y_RN = x_RK w_NK' with the matrix of each row's expert, for the rows of the round.
-  void project_experts(Stream& s, Tensor y, const InferInput& x, ExpertBank w);
+  /// The same for the rows of the round.
+  void project_experts(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products);
 
   const Work& work() const { return work_; }
   /// Adds what was done elsewhere.
@@ -87,7 +100,7 @@ class Projector {
 
   Arena memory_;
   std::unordered_map<const void*, PackedMatrix> packed_;
-  std::vector<PackedMatrix> bank_;  // of the product being done
+  std::vector<PackedProduct> products_;  // being done
   ExpertCache* experts_ = nullptr;
   std::span<const MappedFile> mappings_;
   Tensor offsets_E1_;           // of the layer being done

@@ -12,7 +12,9 @@ void check_packed(const PackedMatrix& w) {
         "packed: expected aligned memory and whole blocks");
 }
 
-void check_product(const Tensor& y, const PreparedRows& x, const PackedMatrix& w) {
+void check_product(const PackedProduct& product) {
+  const auto& [y, x, w, out] = product;
+  check_packed(w);
   check(y.dtype == DType::f32 && y.rows() == x.rows && y.cols() <= w.rows && x.cols == w.cols && x.data &&
             x.kind == activations_of(w.format),
         "packed_linear: expected y (T, N) f32 and x (T, K) as the format wants it");
@@ -40,32 +42,21 @@ size_t prepared_row_bytes(int64_t cols, Activations kind) {
   return cpu::prepared_row_bytes(cols, kind);
 }
 
+PreparedRows PreparedRows::slice(int64_t begin, int64_t count) const {
+  check(begin >= 0 && count >= 0 && begin + count <= rows, "PreparedRows::slice: expected rows of these");
+  return {data + static_cast<size_t>(begin) * prepared_row_bytes(cols, kind), count, cols, kind};
+}
+
 void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
   check(x.dtype == DType::f32 && x.rows() == out.rows && x.cols() == out.cols && is_aligned(out.data),
         "prepare_rows: expected f32 rows and aligned memory");
   if (!s.is_dry()) cpu::prepare_rows(s, out, x);
 }
 
-void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out) {
+void packed_linear(Stream& s, std::span<const PackedProduct> products) {
   if (s.is_dry()) return;
-  check_packed(w);
-  check_product(y, x, w);
-  cpu::packed_linear(s, y, x, w, out);
-}
-
-void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
-                           std::span<const PackedMatrix> w) {
-  const int64_t E = static_cast<int64_t>(w.size());
-  check(E > 0 && offsets_E1.dtype == DType::i32 && offsets_E1.size() == E + 1,
-        "packed_grouped_linear: expected offsets (E + 1) i32");
-  if (s.is_dry()) return;
-  const int32_t* offset = offsets_E1.ptr<int32_t>();
-  for (int64_t e = 0; e < E; ++e) {
-    if (offset[e + 1] == offset[e] || !w[static_cast<size_t>(e)].data) continue;
-    check_packed(w[static_cast<size_t>(e)]);
-    check_product(y, x, w[static_cast<size_t>(e)]);
-  }
-  cpu::packed_grouped_linear(s, y, x, offsets_E1, w);
+  for (const PackedProduct& p : products) check_product(p);
+  cpu::packed_linear(s, products);
 }
 
 }  // namespace sluice

@@ -39,6 +39,8 @@ struct PreparedRows {
   std::byte* data = nullptr;
   int64_t rows = 0, cols = 0;
   Activations kind = Activations::floats;
+
+  PreparedRows slice(int64_t begin, int64_t count) const;
 };
 
 /// Bytes of one row of `cols` activations; for codes a multiple of 32.
@@ -48,12 +50,15 @@ size_t prepared_row_bytes(int64_t cols, Activations kind);
 void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x);
 
 /// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
-void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out = Out::set);
+struct PackedProduct {
+  Tensor y;
+  PreparedRows x;
+  PackedMatrix w;
+  Out out = Out::set;
+};
 
-/// y_RN = x_RK w_NK' with the matrix of each row's expert, again the first N rows of each; `offsets_E1` as in
-/// ops/linear.h. Rows of experts whose matrix is empty (no data) are left as they are.
-void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
-                           std::span<const PackedMatrix> w);
+/// All of `products`, which write to different memory, as one piece of work: threads wait for each other once.
+void packed_linear(Stream& s, std::span<const PackedProduct> products);
 
 namespace cpu {
 decltype(sluice::packed_bytes) packed_bytes;
@@ -61,7 +66,6 @@ decltype(sluice::pack_matrix) pack_matrix;
 decltype(sluice::prepared_row_bytes) prepared_row_bytes;
 decltype(sluice::prepare_rows) prepare_rows;
 decltype(sluice::packed_linear) packed_linear;
-decltype(sluice::packed_grouped_linear) packed_grouped_linear;
 }  // namespace cpu
 
 }  // namespace sluice

@@ -175,7 +175,8 @@ TEST(Gguf, GettersNameFileKeyAndTypes) {
 }
 
 TEST(Gguf, ExcerptsAreShortAndOnOneLine) {
-  const GgufHeader h = parse(make_start(0, 1).str("s").u32(8).str("\n\xff" + std::string(5000, 'x')).text);
+  const std::string file = make_start(0, 1).str("s").u32(8).str("\n\xff" + std::string(5000, 'x')).text;
+  const GgufHeader h = parse(file);
   const std::string text = gguf_excerpt(h.metadata.values()[0]);
   EXPECT_TRUE(text.starts_with("\"\\n\\ufffdxxx")) << text;
   EXPECT_LT(text.size(), 80u);

@@ -105,6 +105,12 @@ std::vector<double> prepared_values(const std::vector<float>& x, Format format) 
   return out;
 }
 
+/// One product alone.
+void multiply(Stream& s, const Tensor& y, const PreparedRows& x, const PackedMatrix& w, Out out = Out::set) {
+  const PackedProduct product{y, x, w, out};
+  packed_linear(s, {&product, 1});
+}
+
 class PackedFormats : public testing::TestWithParam<Format> {};
 
 TEST_P(PackedFormats, EqualsTheSumOfDequantisedProducts) {
@@ -116,8 +122,7 @@ TEST_P(PackedFormats, EqualsTheSumOfDequantisedProducts) {
     std::fill_n(x.begin(), 64, 0.0f);  // blocks of zeros
     const std::vector<double> prepared = prepared_values(x, GetParam());
     std::vector<float> y(static_cast<size_t>(T * N), std::nanf(""));
-    packed_linear(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, GetParam()).rows,
-                  Packed(s, w.matrix).matrix);
+    multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, GetParam()).rows, Packed(s, w.matrix).matrix);
     for (int64_t t = 0; t < T; ++t)
       for (int64_t n = 0; n < N; ++n) {
         double sum = 0, size = 0;
@@ -138,7 +143,7 @@ TEST(PackedLinear, PlainFormatsOfAnyWidth) {
       const Blocks w(format, N, K, 1);
       const std::vector<float> x = normals(T * K, 2);
       std::vector<float> y(static_cast<size_t>(T * N), std::nanf(""));
-      packed_linear(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, format).rows, Packed(s, w.matrix).matrix);
+      multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, format).rows, Packed(s, w.matrix).matrix);
       for (int64_t t = 0; t < T; ++t)
         for (int64_t n = 0; n < N; ++n) {
           double sum = 0, size = 0;
@@ -160,8 +165,8 @@ TEST_P(PackedFormats, AddsAndKeepsToItsColumns) {
   const Packed packed(s, w.matrix);
   const Prepared prepared(s, x.data(), T, K, GetParam());
   std::vector<float> product(T * N), y(T * 30, 1.0f);
-  packed_linear(s, Tensor(product.data(), {T, N}), prepared.rows, packed.matrix);
-  packed_linear(s, Tensor(y.data(), {T, 30}).slice_cols(4, N), prepared.rows, packed.matrix, Out::add);
+  multiply(s, Tensor(product.data(), {T, N}), prepared.rows, packed.matrix);
+  multiply(s, Tensor(y.data(), {T, 30}).slice_cols(4, N), prepared.rows, packed.matrix, Out::add);
   for (int64_t t = 0; t < T; ++t)
     for (int64_t j = 0; j < 30; ++j)
       EXPECT_EQ(y[static_cast<size_t>(t * 30 + j)],
@@ -176,10 +181,10 @@ TEST_P(PackedFormats, FirstRowsOfAMatrix) {
   const Packed packed(s, w.matrix);
   const Prepared prepared(s, x.data(), T, K, GetParam());
   std::vector<float> whole(T * N);
-  packed_linear(s, Tensor(whole.data(), {T, N}), prepared.rows, packed.matrix);
+  multiply(s, Tensor(whole.data(), {T, N}), prepared.rows, packed.matrix);
   for (const int64_t first : {1, 21, 128, 299}) {
     std::vector<float> y(static_cast<size_t>(T * first));
-    packed_linear(s, Tensor(y.data(), {T, first}), prepared.rows, packed.matrix);
+    multiply(s, Tensor(y.data(), {T, first}), prepared.rows, packed.matrix);
     for (int64_t t = 0; t < T; ++t)
       EXPECT_EQ(std::memcmp(y.data() + t * first, whole.data() + t * N, static_cast<size_t>(first) * sizeof(float)), 0);
   }
@@ -191,8 +196,7 @@ TEST_P(PackedFormats, ValuesThatAreNotFiniteAreNotHidden) {
   for (const float bad : {std::nanf(""), HUGE_VALF}) {
     std::vector<float> x = normals(512, 2), y(3);
     x[300] = bad;
-    packed_linear(s, Tensor(y.data(), {1, 3}), Prepared(s, x.data(), 1, 512, GetParam()).rows,
-                  Packed(s, w.matrix).matrix);
+    multiply(s, Tensor(y.data(), {1, 3}), Prepared(s, x.data(), 1, 512, GetParam()).rows, Packed(s, w.matrix).matrix);
     for (const float v : y) EXPECT_FALSE(std::isfinite(v));
   }
 }
@@ -204,49 +208,43 @@ TEST_P(PackedFormats, RowsDoNotDependOnEachOtherOrOnThreads) {
   Stream one(1);
   const Packed packed(one, w.matrix);
   std::vector<float> all(kMost * N);
-  packed_linear(one, Tensor(all.data(), {kMost, N}), Prepared(one, x.data(), kMost, K, GetParam()).rows, packed.matrix);
+  multiply(one, Tensor(all.data(), {kMost, N}), Prepared(one, x.data(), kMost, K, GetParam()).rows, packed.matrix);
   for (const int threads : {1, 2, 5}) {
     Stream s(threads);
     for (const int64_t T : {1, 2, 3, 8, 33, 512})
       for (const int64_t first : {int64_t{0}, (kMost - T) / 2}) {
         std::vector<float> y(static_cast<size_t>(T * N), std::nanf(""));
-        packed_linear(s, Tensor(y.data(), {T, N}), Prepared(s, x.data() + first * K, T, K, GetParam()).rows,
-                      packed.matrix);
+        multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data() + first * K, T, K, GetParam()).rows, packed.matrix);
         ASSERT_EQ(std::memcmp(y.data(), all.data() + first * N, y.size() * sizeof(float)), 0) << threads << " " << T;
       }
   }
 }
 
-TEST_P(PackedFormats, ExpertsAreSingleProducts) {
-  constexpr int64_t N = 40, K = 256;
-  const std::vector<int32_t> offsets = {0, 3, 3, 12, 13};
+TEST_P(PackedFormats, SeveralProductsAtOnceAreSingleProducts) {
+  constexpr int64_t K = 256;
+  const std::vector<int64_t> rows = {3, 0, 9, 1}, outs = {40, 8, 17, 640};
   Stream s(2);
+  const std::vector<float> x = normals(13 * K, 5);
+  const Prepared prepared(s, x.data(), 13, K, GetParam());
   std::vector<std::unique_ptr<Blocks>> weights;
   std::vector<std::unique_ptr<Packed>> packed;
-  std::vector<PackedMatrix> bank;
-  for (uint64_t e = 0; e < 4; ++e) {
-    weights.push_back(std::make_unique<Blocks>(GetParam(), N, K, 10 + e));
+  std::vector<std::vector<float>> y, alone;
+  std::vector<PackedProduct> products;
+  int64_t begin = 0;
+  for (size_t e = 0; e < rows.size(); begin += rows[e++]) {
+    weights.push_back(std::make_unique<Blocks>(GetParam(), outs[e], K, 10 + e));
     packed.push_back(std::make_unique<Packed>(s, weights.back()->matrix));
-    bank.push_back(packed.back()->matrix);
+    y.emplace_back(static_cast<size_t>(rows[e] * outs[e]), 1.0f);
+    alone.push_back(y.back());
+    products.push_back({Tensor(y.back().data(), {rows[e], outs[e]}), prepared.rows.slice(begin, rows[e]),
+                        packed.back()->matrix, e == 2 ? Out::add : Out::set});
+    PackedProduct single = products.back();
+    single.y.data = alone.back().data();
+    packed_linear(s, {&single, 1});
   }
-  bank[1] = {};                                           // an expert without rows need not be there
-  const PackedMatrix third = std::exchange(bank[2], {});  // rows of one that is not are left
-  const std::vector<float> x = normals(13 * K, 5);
-  std::vector<float> y(13 * N, std::nanf("")), alone(13 * N, 1.0f);
-  const Prepared prepared(s, x.data(), 13, K, GetParam());
-  packed_grouped_linear(s, Tensor(y.data(), {13, N}), prepared.rows,
-                        Tensor(const_cast<int32_t*>(offsets.data()), DType::i32, {5}), bank);
-  for (int64_t i = 3 * N; i < 12 * N; ++i) ASSERT_TRUE(std::isnan(y[static_cast<size_t>(i)]));
-  bank[2] = third;
-  packed_grouped_linear(s, Tensor(y.data(), {13, N}), prepared.rows,
-                        Tensor(const_cast<int32_t*>(offsets.data()), DType::i32, {5}), bank);
-  for (size_t e = 0; e < 4; ++e) {
-    const int64_t begin = offsets[e], rows = offsets[e + 1] - begin;
-    if (rows == 0) continue;
-    packed_linear(s, Tensor(alone.data() + begin * N, {rows, N}),
-                  Prepared(s, x.data() + begin * K, rows, K, GetParam()).rows, bank[e], Out::add);
-  }
-  for (size_t i = 0; i < y.size(); ++i) ASSERT_EQ(alone[i], 1.0f + y[i]) << i;
+  packed_linear(s, products);
+  EXPECT_EQ(alone, y);
+  EXPECT_NE(y[3], std::vector<float>(y[3].size(), 1.0f));
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, PackedFormats, testing::ValuesIn(kFormats),

@@ -94,10 +94,11 @@ std::string terminal_output(unsigned short columns, void (*draw)(Progress&)) {
     draw(progress);
     std::fflush(file.get());
   }
-  std::string out(4096, '\0');
-  const ssize_t n = read(primary, out.data(), out.size());
+  std::string out;
+  char piece[4096];
+  for (ssize_t n; (n = read(primary, piece, sizeof piece)) > 0;) out.append(piece, static_cast<size_t>(n));
   close(primary);
-  return out.substr(0, static_cast<size_t>(std::max<ssize_t>(n, 0)));
+  return out;
 }
 
 TEST(Progress, RedrawsOneLineOnATerminal) {

@@ -24,8 +24,9 @@ int64_t group_bytes(const PackedMatrix& w) {
                                    : plain_group_bytes(w.format, w.cols, lanes);
 }
 
-/// The products of rows `rows` of x with groups `groups` of w, on one thread.
-void block(const Tensor& y, const PreparedRows& x, const PackedMatrix& w, Range rows, Range groups, Out out) {
+/// Rows `rows` of x times groups `groups` of w, on one thread.
+void block(const PackedProduct& p, Range rows, Range groups) {
+  const auto& [y, x, w, out] = p;
   const int64_t lanes = packed_target().lanes, bytes = group_bytes(w),
                 scale_cols = (w.cols + kScaleCols - 1) / kScaleCols;
   const int64_t stride = static_cast<int64_t>(cpu::prepared_row_bytes(x.cols, x.kind));
@@ -42,6 +43,22 @@ int64_t groups_per_task(const PackedMatrix& w, int64_t rows) {
   return std::max<int64_t>(1, (kTaskBytes + bytes / 2) / bytes);
 }
 
+/// How a product is cut into tasks.
+struct Cut {
+  int64_t groups, each, columns, tasks;
+  explicit Cut(const PackedProduct& p)
+      : groups(group_count(p.y.cols())),
+        each(groups_per_task(p.w, std::min(p.x.rows, kTaskRows))),
+        columns((groups + each - 1) / each),
+        tasks((p.x.rows + kTaskRows - 1) / kTaskRows * columns) {}
+};
+
+void run_task(const PackedProduct& p, int64_t task) {
+  const Cut cut(p);
+  const int64_t row = task / cut.columns * kTaskRows, group = task % cut.columns * cut.each;
+  block(p, {row, std::min(kTaskRows, p.x.rows - row)}, {group, std::min(cut.each, cut.groups - group)});
+}
+
 }  // namespace
 
 size_t prepared_row_bytes(int64_t cols, Activations kind) {
@@ -51,7 +68,7 @@ size_t prepared_row_bytes(int64_t cols, Activations kind) {
 
 void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
   const size_t stride = cpu::prepared_row_bytes(x.cols(), out.kind);
-  parallel_for(s, x.rows(), std::max<int64_t>(1, 16384 / x.cols()), [&](int64_t i, int64_t end, int) {
+  parallel_for(s, x.rows(), std::max<int64_t>(1, 4096 / x.cols()), [&](int64_t i, int64_t end, int) {
     for (; i < end; ++i) {
       std::byte* row = out.data + static_cast<size_t>(i) * stride;
       const float* from = static_cast<const float*>(x.at(i));
@@ -65,34 +82,13 @@ void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
   });
 }
 
-void packed_linear(Stream& s, Tensor y, const PreparedRows& x, const PackedMatrix& w, Out out) {
-  const int64_t T = x.rows, all = group_count(y.cols()), each = groups_per_task(w, std::min(T, kTaskRows)),
-                columns = (all + each - 1) / each;
-  s.pool().run((T + kTaskRows - 1) / kTaskRows * columns, [&](int64_t task, int) {
-    const int64_t row = task / columns * kTaskRows, g = task % columns * each;
-    block(y, x, w, {row, std::min(kTaskRows, T - row)}, {g, std::min(each, all - g)}, out);
-  });
-}
-
-void packed_grouped_linear(Stream& s, Tensor y, const PreparedRows& x, const Tensor& offsets_E1,
-                           std::span<const PackedMatrix> w) {
-  const int32_t* offset = offsets_E1.ptr<int32_t>();
-  const size_t E = w.size();
-  int32_t* active = reinterpret_cast<int32_t*>(s.shared_scratch(E));  // experts with rows to multiply
-  int64_t count = 0, rows = 0;
-  for (size_t e = 0; e < E; ++e) {
-    if (offset[e + 1] == offset[e] || !w[e].data) continue;
-    active[count++] = static_cast<int32_t>(e);
-    rows += offset[e + 1] - offset[e];
-  }
-  if (count == 0) return;
-  const PackedMatrix& first = w[static_cast<size_t>(active[0])];
-  const int64_t all = group_count(y.cols()), each = groups_per_task(first, (rows + count - 1) / count),
-                columns = (all + each - 1) / each;
-  s.pool().run(count * columns, [&](int64_t task, int) {
-    const size_t e = static_cast<size_t>(active[task / columns]);
-    const int64_t g = task % columns * each;
-    block(y, x, w[e], {offset[e], offset[e + 1] - offset[e]}, {g, std::min(each, all - g)}, Out::set);
+void packed_linear(Stream& s, std::span<const PackedProduct> products) {
+  int32_t* end = reinterpret_cast<int32_t*>(s.shared_scratch(products.size()));  // tasks up to the end of each
+  int32_t tasks = 0;
+  for (size_t i = 0; i < products.size(); ++i) end[i] = tasks += static_cast<int32_t>(Cut(products[i]).tasks);
+  s.pool().run(tasks, [&](int64_t task, int) {
+    const auto i = std::upper_bound(end, end + products.size(), static_cast<int32_t>(task)) - end;
+    run_task(products[static_cast<size_t>(i)], task - (i > 0 ? end[i - 1] : 0));
   });
 }
 

@@ -136,15 +136,17 @@ void print(const Result& r, bool json) {
     JsonObject j;
     j.add("tokens", all.tokens).add("perplexity", perplexity).add("reference_perplexity", reference_perplexity);
     j.add("kl", divergence).add("same_top", share(all.same_top, all.tokens)).add("nmse", nmse(all));
-    j.add("experts_agree", share(r.agreeing.tokens, all.tokens)).add("nmse_where_experts_agree", nmse(r.agreeing));
+    j.add("experts_agree", share(r.agreeing.tokens, all.tokens));
+    if (r.agreeing.tokens > 0) j.add("nmse_where_experts_agree", nmse(r.agreeing));
     fmt::print("{}\n", j.str());
     return;
   }
   fmt::print("{} tokens, perplexity {:.4f}, the reference's {:.4f}\n", all.tokens, perplexity, reference_perplexity);
   fmt::print("KL divergence {:.3g}, same most probable token {:.2f}%, NMSE of the logits {:.3g}\n", divergence,
              100 * share(all.same_top, all.tokens), nmse(all));
-  fmt::print("same experts in all layers for {:.2f}% of the tokens, NMSE there {:.3g}\n",
-             100 * share(r.agreeing.tokens, all.tokens), nmse(r.agreeing));
+  fmt::print("same experts in all layers for {:.2f}% of the tokens", 100 * share(r.agreeing.tokens, all.tokens));
+  if (r.agreeing.tokens > 0) fmt::print(", NMSE there {:.3g}", nmse(r.agreeing));
+  fmt::print("\n");
 }
 
 void run_compare(const CompareOptions& o) {

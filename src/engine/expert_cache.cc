@@ -69,6 +69,7 @@ ExpertCache::ExpertCache(const Model& m, int64_t slots)
       slot_bytes_(largest_slot(m)),
       buffer_bytes_(piece_buffer_bytes(m)),
       memory_(static_cast<size_t>(slots) * slot_bytes_),
+      buffers_(kReaders * buffer_bytes_),  // each of whole pages
       slots_(static_cast<size_t>(slots)),
       held_(layers_.size()),
       is_used_(layers_.size()) {
@@ -82,7 +83,13 @@ ExpertCache::ExpertCache(const Model& m, int64_t slots)
   for (Slot& slot : slots_)
     slot.matrix[0].data = static_cast<std::byte*>(memory_.alloc(DType::u8, {static_cast<int64_t>(slot_bytes_)}).data);
   try {
-    for (int i = 0; i < kReaders; ++i) readers_.emplace_back([this] { read_loop(); });
+    for (int i = 0; i < kReaders; ++i) {
+      const Tensor buffer = buffers_.alloc(DType::u8, {static_cast<int64_t>(buffer_bytes_)});
+      Stream& s = reader_streams_.emplace_back(1);
+      readers_.emplace_back([this, &s, data = static_cast<std::byte*>(buffer.data)] {
+        read_loop(s, {data, buffer_bytes_});
+      });
+    }
   } catch (const std::system_error&) {
     stop();
     fail("threads: the system refuses the {} that read experts", kReaders);
@@ -338,11 +345,7 @@ void ExpertCache::read_piece(const Piece& p, Stream& s, std::span<std::byte> buf
   pack_matrix(s, p.out, rows);
 }
 
-void ExpertCache::read_loop() {
-  Stream s(1);
-  Arena memory(buffer_bytes_);
-  const std::span<std::byte> buffer(
-      static_cast<std::byte*>(memory.alloc(DType::u8, {static_cast<int64_t>(buffer_bytes_)}).data), buffer_bytes_);
+void ExpertCache::read_loop(Stream& s, std::span<std::byte> buffer) {
   std::unique_lock lock(mutex_);
   for (;;) {
     work_.wait(lock, [&] { return stop_ || !urgent_.empty() || !ahead_.empty(); });

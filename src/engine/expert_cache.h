@@ -99,7 +99,7 @@ class ExpertCache {
   Piece next_piece(int32_t* slot);
   void read_piece(const Piece& p, Stream& s, std::span<std::byte> buffer) const;
   void finish_piece(int32_t slot, double bytes, const std::exception_ptr& error);
-  void read_loop();
+  void read_loop(Stream& s, std::span<std::byte> buffer);
   void stop();
 
   const std::vector<const MoeWeights*> layers_;
@@ -107,7 +107,8 @@ class ExpertCache {
   std::span<const MappedFile> mappings_;
   std::vector<DirectFile> files_;  // of the mappings
   size_t slot_bytes_, buffer_bytes_;
-  Arena memory_;
+  Arena memory_, buffers_;
+  std::deque<Stream> reader_streams_;
 
   std::mutex mutex_;  // of everything below
   std::condition_variable work_, ready_;

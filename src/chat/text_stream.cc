@@ -52,25 +52,18 @@ std::string Utf8Stream::finish() {
   return incomplete ? std::string(kReplacement) : std::string();
 }
 
-TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops)
-    : tokenizer_(tokenizer), stops_(std::move(stops)) {
-  std::erase(stops_, std::string());
-}
+StopFilter::StopFilter(std::vector<std::string> stops) : stops_(std::move(stops)) { std::erase(stops_, std::string()); }
 
-std::string TextStream::push(int32_t id) {
-  if (stopped_ || tokenizer_.is_special(id)) return {};
-  held_ += utf8_.push(tokenizer_.token_bytes(id));
+std::string StopFilter::push(std::string_view piece) {
+  if (stopped_) return {};
+  held_ += piece;
   return take(false);
 }
 
-std::string TextStream::finish() {
-  if (stopped_) return {};
-  held_ += utf8_.finish();
-  return take(true);
-}
+std::string StopFilter::finish() { return stopped_ ? std::string() : take(true); }
 
 /// Moves the certain part of held_ out: up to the first stop string, else all but the longest end that begins one.
-std::string TextStream::take(bool end) {
+std::string StopFilter::take(bool end) {
   size_t certain = held_.size();
   for (const std::string& stop : stops_)
     if (const size_t at = held_.find(stop); at != std::string::npos) {
@@ -87,6 +80,16 @@ std::string TextStream::take(bool end) {
   std::string out = held_.substr(0, certain);
   held_.erase(0, stopped_ ? held_.size() : certain);
   return out;
+}
+
+TokenText::TokenText(const Tokenizer& tokenizer, std::span<const std::string_view> shown) : tokenizer_(tokenizer) {
+  for (const std::string_view text : shown)
+    if (const std::optional<int32_t> id = tokenizer.id_of(text)) shown_.push_back(*id);
+}
+
+std::string TokenText::push(int32_t id) {
+  if (tokenizer_.is_special(id) && std::find(shown_.begin(), shown_.end(), id) == shown_.end()) return {};
+  return utf8_.push(tokenizer_.token_bytes(id));
 }
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// Strict JSON for the readers of this folder. Not for other folders: it includes the JSON library.
+// Strict JSON for the readers of files and requests. For this folder, chat and serve: it includes the JSON library.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -8,7 +8,7 @@
 namespace sluice {
 
 using Json = nlohmann::json;
-using OrderedJson = nlohmann::ordered_json;  // for writing only: its look-ups are linear
+using OrderedJson = nlohmann::ordered_json;  // keeps the order of keys; its look-ups are linear
 
 /// Parses one JSON document. Throws Error "where: ..." when it is malformed, larger than 64 MiB, nested deeper than 64,
 /// has a duplicate key or anything but white space behind it. Parsing never recurses.
@@ -17,8 +17,13 @@ Json parse_json(std::string_view text, const std::string& where);
 /// Parses a document that must be an object.
 Json parse_json_object(std::string_view text, const std::string& where);
 
+/// The same with the keys in their order, for values whose text goes to a model. No object may have more than 4096
+/// keys, since reading one takes time of the square of their number.
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
+
 /// A value on one line of at most 60 characters, for "found ..." in messages.
 std::string json_excerpt(const Json& value);
+std::string json_excerpt(const OrderedJson& value);
 
 /// An unsigned integer field of `object`. Throws Error "where: key: expected ..., found ..." for anything else.
 uint64_t json_uint(const Json& object, const char* key, const std::string& where);

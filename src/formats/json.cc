@@ -84,6 +84,7 @@ OrderedJson parse_ordered_json(std::string_view text, const std::string& where) 
 
 std::string json_excerpt(const Json& value) { return excerpt(value); }
 std::string json_excerpt(const OrderedJson& value) { return excerpt(value); }
+std::string json_excerpt(const std::string& text) { return excerpt(Json(text)); }
 
 Json parse_json_object(std::string_view text, const std::string& where) {
   Json object = parse_json(text, where);

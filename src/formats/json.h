@@ -24,6 +24,7 @@ OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 /// A value on one line of at most 60 characters, for "found ..." in messages.
 std::string json_excerpt(const Json& value);
 std::string json_excerpt(const OrderedJson& value);
+std::string json_excerpt(const std::string& text);
 
 /// An unsigned integer field of `object`. Throws Error "where: key: expected ..., found ..." for anything else.
 uint64_t json_uint(const Json& object, const char* key, const std::string& where);

@@ -14,16 +14,22 @@ class ThinkingSplitter {
     std::string thinking, answer;  // in this order
   };
 
+  /// Where the text begins: before a thinking section or an answer, in a section that the prompt has begun, or after
+  /// it.
+  enum class State : uint8_t { start, thinking, answer };
+
+  explicit ThinkingSplitter(State state = State::start) : state_(state) {}
+
   /// What is certain after one more piece; what may become a tag is held back.
   Parts push(std::string_view piece);
   /// The end of the text: what was held back.
   Parts finish();
+  State state() const { return state_; }
   /// Whether a thinking section has begun and not ended.
   bool is_thinking() const { return state_ == State::thinking; }
 
  private:
-  enum class State : uint8_t { start, thinking, answer };
-  State state_ = State::start;
+  State state_;
   std::string held_;
 };
 

@@ -16,23 +16,25 @@ enum class ToolSyntax : uint8_t {
   kimi,      // <|tool_calls_section_begin|>... of Kimi-K2
 };
 
-/// The syntax that a chat template writes calls of earlier turns in; deepseek where it writes none.
+/// The syntax of the calls that a chat template speaks of; none where it knows no calls, or others.
 ToolSyntax tool_syntax_of(std::string_view chat_template);
 
-/// The text that tells a model of the V3 format which functions it may call and how. It goes to the end of the system
-/// message of templates without a slot for tools. `tools`: as in a request, [{"type": "function", "function": {...}}].
-std::string tool_announcement(const OrderedJson& tools);
+/// The text that tells a model which functions it may call and how; it goes into the system message of DeepSeek's
+/// templates, which have no slot for tools. `tools`: as in a request, [{"type": "function", "function": {...}}].
+/// `fenced`: calls as of V3 and R1, else as of V3.1, whose model card asks for this text.
+std::string tool_announcement(const OrderedJson& tools, bool fenced);
 
-/// The beginning of an answer that calls `function`, or any function where that is empty: for tool_choice. `fenced` is
-/// V3's form of the DeepSeek syntax. Not for ToolSyntax::none.
+/// The beginning of an answer that calls `function`, or any function where that is empty: for tool_choice. Not for
+/// ToolSyntax::none.
 std::string begun_call(ToolSyntax syntax, std::string_view function, bool fenced);
 
 /// Reads an answer (after its thinking) that arrives in pieces. Text outside of calls is content; the tags, and white
-/// space before a tag, belong to nothing. A call that is malformed before its name is known becomes content as it was
-/// written; one that breaks off later keeps what it has. What may be the beginning of a tag is held back, no more.
+/// space before the first tag, belong to nothing. A call that is malformed before its name is known becomes content as
+/// it was written; one that breaks off later keeps what it has. Calls without arguments get "{}". What may be the
+/// beginning of a tag is held back, and white space that may stand before one.
 class ToolCallParser {
  public:
-  explicit ToolCallParser(ToolSyntax syntax) : syntax_(syntax) {}
+  explicit ToolCallParser(ToolSyntax syntax);
 
   /// Appends to `events` what is certain after one more piece.
   void push(std::string_view piece, AnswerEvents& events);
@@ -46,12 +48,33 @@ class ToolCallParser {
   /// What was wrong with the calls, on one line; empty when nothing was.
   const std::string& problem() const { return problem_; }
 
+  /// The tags of a syntax.
+  struct Tags {
+    std::string_view section_begin, section_end, call_begin, separator, call_end;
+  };
+
  private:
-  enum class State : uint8_t { content, between, head, arguments };
+  /// In `between`: the section has begun, no call is open. In `head`: before the name is known.
+  enum class State : uint8_t { content, between, head, fence, arguments };
+
+  bool step(bool end, AnswerEvents& events);
+  bool step_content(bool end, AnswerEvents& events);
+  bool step_between(bool end);
+  bool step_head(bool end, AnswerEvents& events);
+  bool step_fence(bool end);
+  bool step_arguments(bool end, AnswerEvents& events);
+  void begin_call(std::string_view name, size_t used, bool fenced, AnswerEvents& events);
+  bool give_up_head(size_t used, AnswerEvents& events);
+  void enter(std::string_view tag);
+  void add_content(std::string_view text, AnswerEvents& events) const;
+  void add_arguments(std::string_view text, AnswerEvents& events);
 
   ToolSyntax syntax_;
+  const Tags* tags_;
   State state_ = State::content;
   int num_calls_ = 0;
+  bool fenced_ = false;         // the open call's arguments stand in a ```json fence
+  bool has_arguments_ = false;  // the open call has some
   std::string held_;
   std::string problem_;
 };

@@ -10,7 +10,7 @@ namespace sluice {
 
 constexpr int32_t kSpecial = 256;
 
-inline Tokenizer byte_tokenizer() {
+inline TokenizerFile byte_tokenizer_file() {
   TokenizerFile file;
   // GPT-2's byte symbols: printable bytes stand for themselves, the others for U+0100 and on.
   int32_t next = 256;
@@ -33,11 +33,11 @@ inline Tokenizer byte_tokenizer() {
   PreTokenizerStage stage;
   stage.kind = PreTokenizerStage::Kind::byte_level;
   file.stages.push_back(stage);
-  return Tokenizer(file);
+  return file;
 }
 
 inline const Tokenizer& tokenizer() {
-  static const Tokenizer t = byte_tokenizer();
+  static const Tokenizer t(byte_tokenizer_file());
   return t;
 }
 

@@ -2,12 +2,14 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "chat/answer.h"
 #include "chat/jinja.h"
 #include "formats/json.h"
 #include "formats/tokenizer_json.h"
+#include "tokenizer/chat_template.h"
 
 namespace sluice {
 
@@ -17,8 +19,7 @@ struct ToolChoice {
   std::string function{};  // the name, for Kind::function
 };
 
-/// The parts of a request that make the prompt, valid and in one form. To make one without a request, fill in
-/// messages = [{"role": ..., "content": ...}, ...].
+/// The parts of a request that make the prompt, valid and in one form.
 struct ChatRequest {
   /// Objects as templates expect them: `role`, `content` (a string, or null beside tool_calls), `reasoning_content`
   /// (assistant, a string, where there is some), `tool_calls` ([{id, type, function: {name, arguments: string}}]),
@@ -35,6 +36,9 @@ struct ChatRequest {
 /// found
 /// ...": up to the first ": " it is the path of the field.
 ChatRequest parse_chat_request(const OrderedJson& body);
+
+/// The request of a conversation that is not one of JSON. Throws Error for an unknown role.
+ChatRequest make_chat_request(std::span<const ChatTurn> turns);
 
 /// A prompt and how its answer is to be read.
 struct ChatPrompt {
@@ -63,9 +67,15 @@ class ChatFormat {
  private:
   std::optional<ChatTemplate> template_;
   std::string bos_, eos_;
+  OrderedJson context(const ChatRequest& request) const;
+  void append_answer_start(const ChatRequest& request, ChatPrompt& prompt) const;
+
   ToolSyntax syntax_ = ToolSyntax::none;
-  bool tools_slot_ = false, fenced_ = false;
-  std::string thinking_variable_;  // "thinking", "enable_thinking" or none
+  bool tools_slot_ = false;
+  bool writes_calls_ = false;       // the template has the calls of earlier turns
+  bool fenced_ = false;             // DeepSeek's calls in the form of V3
+  bool arguments_as_json_ = false;  // the template writes the arguments of calls as JSON itself
+  std::string thinking_variable_;   // "thinking", "enable_thinking" or none
 };
 
 }  // namespace sluice

@@ -1,6 +1,8 @@
 #include "chat/fit.h"
 
 #include <algorithm>
+#include <ctime>
+#include <utility>
 
 namespace sluice {
 namespace {
@@ -21,11 +23,14 @@ bool drop_oldest(FittedChat& chat) {
 
 }  // namespace
 
-FittedChat fit_chat(std::span<const ChatTurn> turns, const Tokenizer& tokenizer, int64_t most) {
-  FittedChat chat{{turns.begin(), turns.end()}, {}, 0};
+FittedChat fit_chat(std::span<const ChatTurn> turns, const ChatFormat& format, const Tokenizer& tokenizer,
+                    int64_t most) {
+  FittedChat chat{{turns.begin(), turns.end()}, {}, {}, 0};
   do {
+    ChatPrompt prompt = format.prompt(make_chat_request(chat.turns), std::time(nullptr));
     chat.ids.clear();
-    tokenizer.encode(render_chat(chat.turns, true), true, chat.ids);
+    tokenizer.encode(prompt.text, true, chat.ids);
+    chat.answer = std::move(prompt.answer);
   } while (static_cast<int64_t>(chat.ids.size()) > most && drop_oldest(chat));
   return chat;
 }

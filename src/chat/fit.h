@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "tokenizer/chat_template.h"
+#include "chat/messages.h"
 #include "tokenizer/tokenizer.h"
 
 namespace sluice {
@@ -12,13 +12,15 @@ namespace sluice {
 /// A chat cut to size, and the ids of its prompt.
 struct FittedChat {
   std::vector<ChatTurn> turns;
-  std::vector<int32_t> ids;  // of render_chat with the generation prompt
-  int64_t dropped = 0;       // messages left out
+  std::vector<int32_t> ids;
+  AnswerFormat answer;  // how to read what follows them
+  int64_t dropped = 0;  // messages left out
 };
 
 /// Leaves out the oldest messages until the prompt takes at most `most` tokens: always up to a message of the user, so
 /// that no answer stays without its question. System messages and everything from the user's last message on stay: the
-/// result may still be longer. Throws Error as render_chat.
-FittedChat fit_chat(std::span<const ChatTurn> turns, const Tokenizer& tokenizer, int64_t most);
+/// result may still be longer. Throws Error as make_chat_request() and ChatFormat::prompt().
+FittedChat fit_chat(std::span<const ChatTurn> turns, const ChatFormat& format, const Tokenizer& tokenizer,
+                    int64_t most);
 
 }  // namespace sluice

@@ -9,9 +9,8 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "chat/answer.h"
 #include "chat/fit.h"
-#include "chat/text_stream.h"
-#include "chat/thinking.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
 
@@ -24,8 +23,6 @@ struct Arguments {
   std::string system;
   bool show_thinking = false;
 };
-
-constexpr const char* kUserToken = "<｜User｜>";
 
 /// Lines of standard input. Ctrl-C empties the line that is being typed.
 class LineReader {
@@ -64,44 +61,36 @@ class AnswerView {
  public:
   explicit AnswerView(bool show_thinking) : show_(show_thinking), terminal_(isatty(STDOUT_FILENO) == 1) {}
 
-  /// The next token's text.
-  void push(std::string_view piece) {
-    const bool was_thinking = splitter_.is_thinking();
-    const ThinkingSplitter::Parts parts = splitter_.push(piece);
-    tokens_ += was_thinking && splitter_.is_thinking();
-    put(parts);
+  /// What a token has brought; `is_thinking`: it belongs to the thinking section.
+  void push(const AnswerEvents& events, bool is_thinking) {
+    tokens_ += is_thinking;
+    if (!show_ && terminal_ && is_thinking) write_out("\r" + marker());
+    for (const AnswerEvent& event : events) {
+      if (event.kind == AnswerEvent::Kind::reasoning) {
+        if (show_) write_out(dim(event.text));
+      } else {
+        end_thinking();
+        write_out(event.text);
+        answer_ += event.text;
+      }
+    }
   }
-  void finish() {
-    put(splitter_.finish());
-    end_thinking();
-  }
+  void finish() { end_thinking(); }
   /// The answer without its thinking, as the conversation remembers it.
   const std::string& answer() const { return answer_; }
 
  private:
-  void put(const ThinkingSplitter::Parts& parts) {
-    has_thought_ = has_thought_ || splitter_.is_thinking() || !parts.thinking.empty();
-    if (show_ && !parts.thinking.empty()) write_out(dim(parts.thinking));
-    if (!show_ && terminal_ && splitter_.is_thinking()) write_out("\r" + marker());
-    if (parts.answer.empty()) return;
-    end_thinking();
-    write_out(answer_.empty() && thought_ended_ ? parts.answer.substr(skipped_lines(parts.answer)) : parts.answer);
-    answer_ += parts.answer;
-  }
-
   void end_thinking() {
-    if (!has_thought_ || thought_ended_) return;
+    if (tokens_ == 0 || thought_ended_) return;
     thought_ended_ = true;
     write_out(show_ ? "\n" : terminal_ ? "\r" + marker() + "\n" : marker() + "\n");
   }
 
   std::string marker() const { return dim(fmt::format("(thinking: {} tokens)", tokens_)); }
   std::string dim(const std::string& text) const { return terminal_ ? "\x1b[2m" + text + "\x1b[0m" : text; }
-  static size_t skipped_lines(const std::string& text) { return std::min(text.find_first_not_of('\n'), text.size()); }
 
-  ThinkingSplitter splitter_;
   const bool show_, terminal_;
-  bool has_thought_ = false, thought_ended_ = false;
+  bool thought_ended_ = false;
   int64_t tokens_ = 0;  // of the thinking
   std::string answer_;
 };
@@ -113,10 +102,12 @@ class Chat {
       : inference_(open_inference(a.inference)),
         options_(generate_options(a.sampling, inference_)),
         session_(open_session(inference_, a.sampling.draft)),
-        show_thinking_(a.show_thinking) {
-    if (!inference_.need_tokenizer().id_of(kUserToken))
-      fail("{}: expected a tokenizer with {}, a model that knows the chat format", inference_.path.string(),
-           kUserToken);
+        show_thinking_(a.show_thinking),
+        format_(inference_.tokenizer_config, inference_.path.string()) {
+    inference_.need_tokenizer();
+    if (format_.is_base())
+      fail("{}: expected a model with a chat template, found none: sluice generate completes texts",
+           inference_.path.string());
     if (!a.system.empty()) system_.push_back({{"system", a.system}, {}});
     reset();
   }
@@ -141,20 +132,21 @@ class Chat {
   }
 
  private:
-  void write_answer(const std::vector<int32_t>& ids) {
+  void write_answer(const FittedChat& chat) {
     GenerateOptions options = options_;
     options.seed = mix64(options.seed + num_answers_++);
-    TextStream stream(*inference_.tokenizer, {});
+    AnswerParser parser(*inference_.tokenizer, chat.answer, {});
     AnswerView view(show_thinking_);
     InterruptGuard::reset();
     const GenerateResult result = generate(
-        *session_, ids, options,
+        *session_, chat.ids, options,
         [&](int32_t id) {
-          view.push(stream.push(id));
+          const AnswerEvents events = parser.push(id);
+          view.push(events, parser.section() == AnswerEvent::Kind::reasoning);
           return !InterruptGuard::interrupted();
         },
         &drafting_);
-    view.push(stream.finish());
+    view.push(parser.finish(), false);
     view.finish();
     InterruptGuard::reset();
     turns_.push_back({{"assistant", view.answer()}, {}});
@@ -163,24 +155,25 @@ class Chat {
   }
 
   /// Adds the user's message and makes room for an answer; returns the prompt.
-  std::vector<int32_t> add_message(const std::string& message) {
+  FittedChat add_message(const std::string& message) {
     const int64_t context = inference_.engine->context(), answer = std::min(options_.max_tokens, context / 4);
     std::vector<ChatTurn> turns = turns_;
     turns.push_back({{"user", message}, {}});
-    FittedChat chat = fit_chat(turns, *inference_.tokenizer, context - answer);
+    FittedChat chat = fit_chat(turns, format_, *inference_.tokenizer, context - answer);
     const int64_t tokens = static_cast<int64_t>(chat.ids.size());
     if (tokens > context) fail("message: {} tokens do not fit into the context of {} (--ctx)", tokens, context);
     if (chat.dropped)
       fmt::print(stderr, "(the context of {} tokens is full: the oldest {} messages are forgotten)\n", context,
                  chat.dropped);
-    turns_ = std::move(chat.turns);
-    return std::move(chat.ids);
+    turns_ = chat.turns;
+    return chat;
   }
 
   Inference inference_;
   GenerateOptions options_;
   std::unique_ptr<Session> session_;
   bool show_thinking_;
+  ChatFormat format_;
   DraftSwitch drafting_;
   std::vector<ChatTurn> system_, turns_;
   uint64_t num_answers_ = 0;

@@ -101,10 +101,15 @@ void print_plan(const fs::path& path, const Model& m, const InferenceOptions& op
       gib(p.slot_bytes * static_cast<size_t>(p.slots)), p.slots, p.experts, gib(p.token_bytes));
 }
 
+void use_tokenizer(Inference& i, const TokenizerData& data) {
+  i.tokenizer.emplace(data);
+  i.tokenizer_config = data.config;
+}
+
 /// Returns the number of MTP modules that config.json announces.
 int64_t open_folder(Inference& i, const fs::path& folder) {
   i.path = resolve_checkpoint(folder);
-  if (has_tokenizer(i.path)) i.tokenizer.emplace(Tokenizer::load(i.path));
+  if (has_tokenizer(i.path)) use_tokenizer(i, load_tokenizer(i.path));
   i.model = std::make_unique<Model>(load_model(*i.stream, i.path, file_precision(SafetensorsFolder(i.path))));
   return load_config(i.path).num_nextn_predict_layers;
 }
@@ -113,7 +118,7 @@ int64_t open_folder(Inference& i, const fs::path& folder) {
 int64_t open_gguf(Inference& i, const fs::path& path, const InferenceOptions& options) {
   const auto file = std::make_shared<const GgufFile>(path);
   i.path = file->path();
-  if (const auto data = read_gguf_tokenizer(file->metadata())) i.tokenizer.emplace(*data);
+  if (const auto data = read_gguf_tokenizer(file->metadata())) use_tokenizer(i, *data);
   i.model = std::make_unique<Model>(map_gguf_model(file));
   if (options.memory > 0) print_plan(i.path, *i.model, options);
   read_gguf_copies(*i.stream, *i.model, file);

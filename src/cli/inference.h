@@ -34,6 +34,7 @@ struct Inference {
   std::unique_ptr<Model> model;
   std::unique_ptr<Engine> engine;
   std::optional<Tokenizer> tokenizer;  // where the checkpoint has one
+  TokenizerConfig tokenizer_config;    // of the same
 
   /// Throws Error naming the path when there is none.
   const Tokenizer& need_tokenizer() const;

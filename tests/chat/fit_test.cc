@@ -15,6 +15,12 @@ ChatTurn turn(const std::string& role, const std::string& content) {
   return t;
 }
 
+FittedChat fit(const std::vector<ChatTurn>& turns, const Tokenizer& t, int64_t most) {
+  TokenizerConfig config;
+  config.chat_template = chat_template_jinja();
+  return fit_chat(turns, ChatFormat(config), t, most);
+}
+
 /// "role: content" of every message.
 std::vector<std::string> lines(const std::vector<ChatTurn>& turns) {
   std::vector<std::string> out;
@@ -36,7 +42,7 @@ const std::vector<ChatTurn>& chat() {
 }
 
 TEST(FitChat, KeepsWhatFits) {
-  const FittedChat fitted = fit_chat(chat(), tokenizer(), tokens(chat()));
+  const FittedChat fitted = fit(chat(), tokenizer(), tokens(chat()));
   EXPECT_EQ(lines(fitted.turns), lines(chat()));
   EXPECT_EQ(fitted.dropped, 0);
   std::vector<int32_t> ids;
@@ -45,12 +51,12 @@ TEST(FitChat, KeepsWhatFits) {
 }
 
 TEST(FitChat, DropsTheOldestMessages) {
-  const FittedChat once = fit_chat(chat(), tokenizer(), tokens(chat()) - 1);
+  const FittedChat once = fit(chat(), tokenizer(), tokens(chat()) - 1);
   EXPECT_EQ(lines(once.turns),
             (std::vector<std::string>{"system: be kind", "user: second", "assistant: b", "system: be brief", "tool: 42",
                                       "user: third", "assistant: c", "user: fourth"}));
   EXPECT_EQ(once.dropped, 2);
-  const FittedChat twice = fit_chat(chat(), tokenizer(), tokens(once.turns) - 1);
+  const FittedChat twice = fit(chat(), tokenizer(), tokens(once.turns) - 1);
   EXPECT_EQ(lines(twice.turns), (std::vector<std::string>{"system: be kind", "system: be brief", "user: third",
                                                           "assistant: c", "user: fourth"}));
   EXPECT_EQ(twice.dropped, 5);
@@ -60,7 +66,7 @@ TEST(FitChat, DropsNoMoreThanItMust) {
   // The three cuts there are, and the limits between them.
   std::vector<FittedChat> cuts;
   for (int64_t most = tokens(chat()); most > 0; --most) {
-    const FittedChat fitted = fit_chat(chat(), tokenizer(), most);
+    const FittedChat fitted = fit(chat(), tokenizer(), most);
     std::vector<int32_t> ids;
     tokenizer().encode(render_chat(fitted.turns, true), true, ids);
     ASSERT_EQ(fitted.ids, ids);
@@ -78,7 +84,7 @@ TEST(FitChat, DropsNoMoreThanItMust) {
 TEST(FitChat, KeepsTheLastQuestionAndWhatFollows) {
   const std::vector<ChatTurn> turns = {turn("user", "old"), turn("assistant", "old"), turn("user", "question"),
                                        turn("assistant", "calls"), turn("tool", "result")};
-  const FittedChat fitted = fit_chat(turns, tokenizer(), 1);
+  const FittedChat fitted = fit(turns, tokenizer(), 1);
   EXPECT_EQ(lines(fitted.turns), (std::vector<std::string>{"user: question", "assistant: calls", "tool: result"}));
   EXPECT_EQ(fitted.dropped, 2);
   EXPECT_EQ(static_cast<int64_t>(fitted.ids.size()), tokens(fitted.turns));  // too long all the same
@@ -90,7 +96,7 @@ TEST(FitChat, WithoutTwoQuestionsThereIsNothingToDrop) {
                                              {turn("assistant", "hello")},
                                              {turn("assistant", "hello"), turn("user", "hi")},
                                              {turn("user", "hi"), turn("assistant", "hello")}}) {
-    const FittedChat fitted = fit_chat(turns, tokenizer(), 0);
+    const FittedChat fitted = fit(turns, tokenizer(), 0);
     EXPECT_EQ(lines(fitted.turns), lines(turns));
     EXPECT_EQ(fitted.dropped, 0);
   }
@@ -98,13 +104,20 @@ TEST(FitChat, WithoutTwoQuestionsThereIsNothingToDrop) {
 
 TEST(FitChat, DropsAnOpeningOfTheAssistantWithTheFirstQuestion) {
   const std::vector<ChatTurn> turns = {turn("assistant", "hello"), turn("user", "hi"), turn("user", "again")};
-  const FittedChat fitted = fit_chat(turns, tokenizer(), 1);
+  const FittedChat fitted = fit(turns, tokenizer(), 1);
   EXPECT_EQ(lines(fitted.turns), std::vector<std::string>{"user: again"});
   EXPECT_EQ(fitted.dropped, 2);
 }
 
 TEST(FitChat, RefusesWhatCannotBeRendered) {
-  EXPECT_THROW(fit_chat(std::vector{turn("robot", "x")}, tokenizer(), 100), Error);
+  EXPECT_THROW(fit(std::vector{turn("robot", "x")}, tokenizer(), 100), Error);
+}
+
+TEST(FitChat, SaysHowTheAnswerIsRead) {
+  TokenizerConfig config;
+  config.chat_template = "{{ messages[0].content }}<think>\n";
+  const FittedChat fitted = fit_chat(std::vector{turn("user", "x")}, ChatFormat(config), tokenizer(), 100);
+  EXPECT_EQ(fitted.answer.start, ThinkingSplitter::State::thinking);
 }
 
 }  // namespace

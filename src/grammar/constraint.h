@@ -63,10 +63,7 @@ class Constraint {
   bool ended() const;
 
  private:
-  struct State {
-    std::vector<std::vector<uint32_t>> stacks;  // of the automaton, sorted; the state on top is last
-    bool can_end = false, ended = false;
-  };
+  struct State;
 
   std::shared_ptr<TokenGrammar> grammar_;
   std::shared_ptr<const State> state_;

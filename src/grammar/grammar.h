@@ -11,7 +11,7 @@ namespace sluice {
 
 /// A description of texts, put together from these pieces. A plain value; Grammar compiles it.
 struct GrammarPart {
-  enum class Kind : uint8_t { literal, token, free_text, json, sequence, choice, repeat };
+  enum class Kind : uint8_t { literal, token, free_text, json, json_object, sequence, choice, repeat };
 
   /// Exactly these bytes (valid UTF-8, may be empty).
   static GrammarPart literal(std::string bytes);

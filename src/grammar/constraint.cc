@@ -1,0 +1,86 @@
+#include "grammar/constraint.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/error.h"
+#include "grammar/token_masks.h"
+
+namespace sluice {
+
+struct Constraint::State : Position {
+  bool ended = false;
+};
+
+struct TokenGrammar::Impl {
+  Impl(std::shared_ptr<const Grammar> g, std::shared_ptr<const TokenTrie> t, std::vector<int32_t> ends)
+      : grammar(std::move(g)), trie(std::move(t)), end_ids(std::move(ends)), masks(grammar->automaton(), *trie) {}
+
+  const std::shared_ptr<const Grammar> grammar;
+  const std::shared_ptr<const TokenTrie> trie;
+  const std::vector<int32_t> end_ids;
+  std::mutex mutex;  // of masks
+  TokenMasks masks;
+};
+
+TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie,
+                           std::vector<int32_t> end_ids)
+    : impl_(std::make_unique<Impl>(std::move(grammar), std::move(trie), std::move(end_ids))) {
+  const auto check_id = [&](int32_t id) {
+    if (id < 0 || id >= vocab_size()) fail("grammar: expected token ids below {}, found {}", vocab_size(), id);
+  };
+  for (const int32_t id : impl_->end_ids) check_id(id);
+  for (const TokenEdge& e : impl_->grammar->automaton().token_edges) check_id(e.id);
+}
+
+TokenGrammar::~TokenGrammar() = default;
+
+int32_t TokenGrammar::vocab_size() const { return impl_->trie->vocab_size(); }
+
+Constraint::Constraint(std::shared_ptr<TokenGrammar> grammar) : grammar_(std::move(grammar)) {
+  const std::lock_guard lock(grammar_->impl_->mutex);
+  state_ = std::make_shared<const State>(State{grammar_->impl_->masks.start()});
+}
+
+void Constraint::allowed(std::span<uint64_t> mask) const {
+  TokenGrammar::Impl& g = *grammar_->impl_;
+  check(mask.size() * 64 >= static_cast<size_t>(g.trie->vocab_size()), "allowed: expected a bit for every token");
+  std::fill(mask.begin(), mask.end(), 0);
+  if (state_->ended) return;
+  if (state_->can_end)
+    for (const int32_t id : g.end_ids) mask[static_cast<size_t>(id) / 64] |= uint64_t{1} << (id % 64);
+  const std::lock_guard lock(g.mutex);
+  g.masks.add_allowed(*state_, mask);
+}
+
+bool Constraint::accept(int32_t id) {
+  TokenGrammar::Impl& g = *grammar_->impl_;
+  if (state_->ended) return false;
+  State next;
+  if (state_->can_end && std::find(g.end_ids.begin(), g.end_ids.end(), id) != g.end_ids.end()) {
+    next.ended = true;
+  } else {
+    const std::lock_guard lock(g.mutex);
+    next = State{g.masks.after(*state_, id)};
+    if (next.stacks.empty() && !next.can_end) return false;
+  }
+  before_.push_back(std::move(state_));
+  if (before_.size() > kMaxRollback) before_.pop_front();
+  state_ = std::make_shared<const State>(std::move(next));
+  return true;
+}
+
+void Constraint::rollback(size_t count) {
+  check(count <= before_.size(), "rollback: expected no more tokens than were accepted and are kept");
+  if (count == 0) return;
+  state_ = before_[before_.size() - count];
+  before_.resize(before_.size() - count);
+}
+
+bool Constraint::can_end() const { return state_->can_end; }
+
+bool Constraint::is_done() const { return state_->ended || (state_->can_end && state_->stacks.empty()); }
+
+bool Constraint::ended() const { return state_->ended; }
+
+}  // namespace sluice

@@ -29,6 +29,7 @@ TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_p
   const auto check_id = [&](int32_t id) {
     if (id < 0 || id >= vocab_size()) fail("grammar: expected token ids below {}, found {}", vocab_size(), id);
   };
+  if (impl_->end_ids.empty()) fail("grammar: expected a token that ends a text");
   for (const int32_t id : impl_->end_ids) check_id(id);
   for (const TokenEdge& e : impl_->grammar->automaton().token_edges) check_id(e.id);
 }
@@ -47,19 +48,24 @@ void Constraint::allowed(std::span<uint64_t> mask) const {
   check(mask.size() * 64 >= static_cast<size_t>(g.trie->vocab_size()), "allowed: expected a bit for every token");
   std::fill(mask.begin(), mask.end(), 0);
   if (state_->ended) return;
-  if (state_->can_end)
-    for (const int32_t id : g.end_ids) mask[static_cast<size_t>(id) / 64] |= uint64_t{1} << (id % 64);
-  const std::lock_guard lock(g.mutex);
-  g.masks.add_allowed(*state_, mask);
+  {
+    const std::lock_guard lock(g.mutex);
+    g.masks.add_allowed(*state_, mask);
+  }
+  for (const int32_t id : g.end_ids) {  // as text it is not allowed even where the vocabulary has it as such
+    const uint64_t bit = uint64_t{1} << (id % 64);
+    uint64_t& word = mask[static_cast<size_t>(id) / 64];
+    word = state_->can_end ? word | bit : word & ~bit;
+  }
 }
 
 bool Constraint::accept(int32_t id) {
   TokenGrammar::Impl& g = *grammar_->impl_;
-  if (state_->ended) return false;
+  const bool is_end = std::find(g.end_ids.begin(), g.end_ids.end(), id) != g.end_ids.end();
+  if (state_->ended || (is_end && !state_->can_end)) return false;
   State next;
-  if (state_->can_end && std::find(g.end_ids.begin(), g.end_ids.end(), id) != g.end_ids.end()) {
-    next.ended = true;
-  } else {
+  next.ended = is_end;
+  if (!is_end) {
     const std::lock_guard lock(g.mutex);
     next = State{g.masks.after(*state_, id)};
     if (next.stacks.empty() && !next.can_end) return false;

@@ -17,8 +17,8 @@ namespace sluice {
 /// (it locks itself). Memory is bounded, at about 32 MiB.
 class TokenGrammar {
  public:
-  /// `end_ids`: tokens that end a text, allowed exactly where the grammar is at an end. Throws Error when the grammar
-  /// or `end_ids` names a token outside the vocabulary.
+  /// `end_ids`: tokens that end a text, allowed exactly where the grammar is at an end; at least one. Throws Error when
+  /// the grammar or `end_ids` names a token outside the vocabulary.
   TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie,
                std::vector<int32_t> end_ids);
   ~TokenGrammar();

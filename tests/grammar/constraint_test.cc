@@ -84,6 +84,20 @@ TEST(Constraint, EndTokensAreAllowedExactlyAtEnds) {
   EXPECT_TRUE(c.accept('8'));
 }
 
+// Whatever the vocabulary has for it, an end token is no text.
+TEST(Constraint, EndTokensAreNoText) {
+  const auto text = std::make_shared<const Grammar>(GrammarPart::json(R"({"type":"string"})"), "text");
+  const Vocabulary& vocabulary = byte_vocabulary();
+  Constraint c(std::make_shared<TokenGrammar>(text, vocabulary.trie, std::vector<int32_t>{'x'}));
+  ASSERT_TRUE(c.accept('"'));
+  EXPECT_FALSE(c.accept('x'));
+  const std::vector<int32_t> ids = vocabulary.allowed(c);
+  EXPECT_FALSE(std::binary_search(ids.begin(), ids.end(), 'x'));
+  ASSERT_TRUE(c.accept('"'));
+  EXPECT_TRUE(c.accept('x'));
+  EXPECT_TRUE(c.ended());
+}
+
 TEST(Constraint, DoneWhenNothingButTheEndCanFollow) {
   const Vocabulary& vocabulary = byte_vocabulary();
   Constraint c = vocabulary.constraint(GrammarPart::json(R"({"const":"a"})"));
@@ -228,9 +242,10 @@ TEST(Constraint, ThreadsShareAGrammar) {
 
 TEST(TokenGrammar, RefusesTokensThatAreNone) {
   const auto grammar = std::make_shared<const Grammar>(GrammarPart::token(5000), "tools");
-  EXPECT_THROW(TokenGrammar(grammar, byte_vocabulary().trie, {}), Error);
+  EXPECT_THROW(TokenGrammar(grammar, byte_vocabulary().trie, {1}), Error);
   const auto text = std::make_shared<const Grammar>(GrammarPart::free_text(), "text");
   EXPECT_THROW(TokenGrammar(text, byte_vocabulary().trie, {-1}), Error);
+  EXPECT_THROW(TokenGrammar(text, byte_vocabulary().trie, {}), Error);
 }
 
 }  // namespace

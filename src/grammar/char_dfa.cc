@@ -11,7 +11,7 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMaxNfaStates = 20'000, kMaxDfaStates = 5'000;
-constexpr size_t kMaxWork = 2'000'000;  // members of all sets of states
+constexpr size_t kMaxWork = 5'000'000;  // members of all sets of states
 
 /// Thompson's construction.
 class CharNfa {
@@ -93,7 +93,8 @@ class CharNfa {
 /// The subset construction.
 class SubsetBuilder {
  public:
-  SubsetBuilder(const CharNfa& nfa, const std::string& where) : nfa_(nfa), where_(where), mark_(nfa.size()) {}
+  SubsetBuilder(const CharNfa& nfa, const std::string& where, size_t& work)
+      : nfa_(nfa), where_(where), work_(work), mark_(nfa.size()) {}
 
   CharDfa run() {
     find({0});
@@ -150,19 +151,20 @@ class SubsetBuilder {
 
   const CharNfa& nfa_;
   const std::string& where_;
+  size_t& work_;
   CharDfa dfa_;
   std::vector<Set> sets_;
   std::map<Set, uint32_t> index_;
   std::vector<uint32_t> mark_;
   uint32_t round_ = 0;
-  size_t work_ = 0;
 };
 
 }  // namespace
 
-CharDfa compile_pattern(std::string_view pattern, const std::string& where) {
+CharDfa compile_pattern(std::string_view pattern, const std::string& where, size_t& work) {
   const CharNfa nfa(parse_regex(pattern, where), where);
-  return SubsetBuilder(nfa, where).run();
+  work += nfa.size();
+  return SubsetBuilder(nfa, where, work).run();
 }
 
 CharDfa limit_length(const CharDfa& dfa, uint32_t min, uint32_t max, const std::string& where) {

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "grammar/char_dfa.h"
 #include "grammar/number_range.h"
 
 namespace sluice {
@@ -157,15 +156,17 @@ void SchemaCompiler::build_string(const Task& task) {
   if (!task.schema[key].is_string()) source_.refuse(path, "expected a string");
   std::string pattern = task.schema[key];
   if (has_format) {
-    const std::string_view known = pattern_of_format(pattern);
-    if (known.empty())
+    const std::string_view of_format = pattern_of_format(pattern);
+    if (of_format.empty())
       source_.refuse(path, "expected {}, found {}", known_formats(), json_excerpt(Json(task.schema[key])));
-    pattern = known;
+    pattern = of_format;
   }
   const std::string where = where_ + ": " + path;
-  CharDfa dfa = compile_pattern(pattern, where);
-  if (min > 0 || max != JsonText::kNoLimit) dfa = limit_length(dfa, min, max, where);
-  add_strings(net_, json_, task.rule.start, dfa, task.rule.end);
+  const auto [known, is_new] = patterns_.try_emplace(pattern);
+  if (is_new) known->second = compile_pattern(pattern, where, pattern_work_);
+  const bool limited = min > 0 || max != JsonText::kNoLimit;
+  add_strings(net_, json_, task.rule.start, limited ? limit_length(known->second, min, max, where) : known->second,
+              task.rule.end);
 }
 
 void SchemaCompiler::build_number(const Task& task, bool is_integer) {

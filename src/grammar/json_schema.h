@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "grammar/automaton.h"
+#include "grammar/char_dfa.h"
 #include "grammar/json_text.h"
 #include "grammar/schema_source.h"
 
@@ -52,6 +53,8 @@ class SchemaCompiler {
   SchemaSource source_;
   std::unordered_map<std::string, Rule> rules_;  // by the text of the schema
   std::deque<Task> tasks_;
+  std::unordered_map<std::string, CharDfa> patterns_;
+  size_t pattern_work_ = 0;
 };
 
 }  // namespace sluice

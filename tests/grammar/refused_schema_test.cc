@@ -83,6 +83,19 @@ TEST(RefusedSchema, SizesAreBounded) {
   EXPECT_EQ(refusal(large + "}}"), "schema: too large");
 }
 
+// One pattern of this kind is fine, but takes long for how short it is.
+TEST(RefusedSchema, PatternsTogetherAreBounded) {
+  const auto schema = [](int count) {
+    std::string text = R"({"anyOf":[)";
+    for (int i = 0; i < count; ++i)
+      text +=
+          fmt::format(R"-({}{{"type":"string","pattern":"^(?:(?:[a-z]{{0,{}}})*,){{0,9}}$"}})-", i ? "," : "", 100 + i);
+    return text + "]}";
+  };
+  EXPECT_EQ(refusal(schema(1)), "compiled");
+  EXPECT_NE(refusal(schema(100)).find("the pattern is too intricate"), std::string::npos);
+}
+
 // Merging makes schemas that are larger than what was written, without end here.
 TEST(RefusedSchema, MergingIsBounded) {
   const std::string refused = refusal(R"({"allOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/b"}],"$defs":{

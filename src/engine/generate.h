@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/draft_switch.h"
+#include "engine/sampler.h"
 #include "engine/session.h"
 #include "ops/sample.h"
 
@@ -23,6 +24,7 @@ enum class Draft : uint8_t {
 struct GenerateOptions {
   int64_t max_tokens = 256;
   SamplingRule rule;
+  std::vector<LogitBias> logit_bias;
   uint64_t seed = 0;
   int64_t vocab_limit = 0;        // ids from here on are never chosen; 0: the model's whole vocabulary
   std::vector<int32_t> stop_ids;  // end the text; not part of it
@@ -34,6 +36,10 @@ enum class Finish : uint8_t {
   max_tokens,
   context_full,  // no room to feed the last token
   stopped,       // the receiver returned false
+  // Of a request to the scheduler alone (engine/scheduler.h):
+  cancelled,
+  expired,  // its deadline passed
+  failed,   // an error; the others go on
 };
 
 struct GenerateResult {

@@ -14,6 +14,12 @@
 
 namespace sluice {
 
+/// Added to the logit of an id, before everything else.
+struct LogitBias {
+  int32_t id = 0;
+  float bias = 0;
+};
+
 class TokenSampler {
  public:
   /// Ids from `limit` on are never chosen. `s` must outlive the sampler.

@@ -16,6 +16,9 @@ struct SamplingRule {
   // Logits of the tokens seen are divided by it where positive and multiplied by it where negative (arXiv:1909.05858 as
   // transformers and vLLM implement it); positive, 1: no change.
   float repetition_penalty = 1;
+  // Subtracted from the logits of the tokens generated: the first once per occurrence, the second once (as OpenAI
+  // defines them); 0: no change.
+  float frequency_penalty = 0, presence_penalty = 0;
 };
 
 /// ids_T (i32) = the lowest index of the largest of the first `limit` logits (1 <= limit <= V).

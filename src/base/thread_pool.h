@@ -21,7 +21,8 @@ class ThreadPool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   /// Calls fn(task, thread) for every task in [0, tasks); `thread` in [0, size()) names the scratch space to use.
-  /// Returns when all are done. The first exception a task throws is rethrown here. Not reentrant.
+  /// Returns when all are done. The first exception a task throws is rethrown here. Not reentrant, but
+  /// for a run of one task, which the caller does itself: ops on one row may be called within a task.
   template <class F>
   void run(int64_t tasks, F&& fn) {
     using Fn = std::remove_reference_t<F>;

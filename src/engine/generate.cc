@@ -27,7 +27,7 @@ class Generator {
         receive_(receive),
         drafting_(drafting),
         sampler_(session.engine().stream(), options.rule, options.seed,
-                 chosen_limit(options, session.engine().config())) {}
+                 chosen_limit(options, session.engine().config()), options.logit_bias) {}
 
   GenerateResult run(std::span<const int32_t> prompt) {
     const auto start = Clock::now();
@@ -73,7 +73,7 @@ class Generator {
     if (result_.tokens >= options_.max_tokens) return finish(Finish::max_tokens);
     ++result_.tokens;
     ids_.push_back(id);
-    sampler_.see(std::span(&id, 1));
+    sampler_.add(id);
     if (!receive_(id)) return finish(Finish::stopped);
     return result_.tokens < options_.max_tokens || finish(Finish::max_tokens);
   }

@@ -22,24 +22,34 @@ struct LogitBias {
 
 class TokenSampler {
  public:
-  /// Ids from `limit` on are never chosen. `s` must outlive the sampler.
-  TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit);
+  /// Ids from `limit` on are never chosen. `s` must outlive the sampler. Ids of `bias` are not negative.
+  TokenSampler(Stream& s, const SamplingRule& rule, uint64_t seed, int64_t limit, std::span<const LogitBias> bias = {});
 
-  /// These are in the text from now on: what the repetition penalty is for. Not negative.
+  /// These are in the prompt. Not negative.
   void see(std::span<const int32_t> ids);
+  /// This was generated.
+  void add(int32_t id);
 
   /// The token at `position` (index in the sequence of the token that is chosen) by logits (1, V) f32. Of a draft they
-  /// may be those of the first ids alone, among which it is chosen then.
-  int32_t choose(const Tensor& logits, int64_t position);
+  /// may be those of the first ids alone, among which it is chosen then. `allowed`, unless empty: bit id % 64 of word
+  /// id / 64 says whether id may be chosen; 0 where none may. Samplers may choose at the same time, each on a thread of
+  /// its own, tasks of the stream's pool included.
+  int32_t choose(const Tensor& logits, int64_t position, std::span<const uint64_t> allowed = {});
 
  private:
+  void count(int32_t id, int32_t times);
+
   Stream& s_;
   SamplingRule rule_;
   uint64_t seed_;
   int64_t limit_;
+  bool counts_;  // whether the rule wants to know what is in the text
   std::vector<float> p_;
-  std::vector<int32_t> seen_;  // none twice
-  std::vector<bool> is_seen_;  // by id, as far as ids were seen
+  std::vector<int32_t> seen_;      // ids of prompt and text, none twice
+  std::vector<int32_t> times_;     // each of them was generated
+  std::vector<int32_t> place_of_;  // by id, as far as ids were seen: 1 + its place in seen_, or 0
+  std::vector<int32_t> bias_ids_;
+  std::vector<float> biases_;
 };
 
 }  // namespace sluice

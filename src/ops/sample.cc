@@ -8,6 +8,9 @@ void check_logits(const Tensor& logits, int64_t limit) {
         "sample: expected logits (T, V) f32, packed, and 1 <= limit <= V");
 }
 
+/// Empty, or of this type.
+bool is_vector(const Tensor& t, DType dtype) { return !t || (t.dtype == dtype && t.rank == 1); }
+
 }  // namespace
 
 void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
@@ -17,14 +20,27 @@ void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
 }
 
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
-                           const Tensor& seen) {
+                           const SamplingState& state) {
   check_logits(logits, limit);
   check(same(p, logits) && p.packed(), "sampling_distribution: expected p as logits");
   check(rule.temperature >= 0 && rule.top_k >= 0 && rule.top_p > 0 && rule.top_p <= 1 && rule.min_p >= 0 &&
             rule.min_p <= 1 && rule.repetition_penalty > 0,
         "sampling_distribution: expected temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, penalty > 0");
-  check(!seen || (seen.dtype == DType::i32 && seen.packed()), "sampling_distribution: expected seen i32, packed");
-  if (!s.is_dry()) cpu::sampling_distribution(s, p, logits, limit, rule, seen);
+  check(is_vector(state.seen, DType::i32) && is_vector(state.counts, DType::i32) &&
+            (!state.counts || state.counts.size() == state.seen.size()),
+        "sampling_distribution: expected seen and counts (N) i32");
+  check(is_vector(state.bias_ids, DType::i32) && is_vector(state.biases, DType::f32) &&
+            (!state.bias_ids || state.bias_ids.size() == state.biases.size()),
+        "sampling_distribution: expected bias_ids (B) i32 and biases (B) f32");
+  check(is_vector(state.allowed, DType::i64) && (!state.allowed || state.allowed.size() >= (limit + 63) / 64),
+        "sampling_distribution: expected allowed i64, a bit for every id below the limit");
+  if (!s.is_dry()) cpu::sampling_distribution(s, p, logits, limit, rule, state);
+}
+
+void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {
+  check_logits(logits, 1);
+  check(total_T.dtype == DType::f32 && total_T.size() == logits.rows(), "log_sum_exp: expected total (T) f32");
+  if (!s.is_dry()) cpu::log_sum_exp(s, total_T, logits);
 }
 
 }  // namespace sluice

@@ -6,8 +6,8 @@
 
 namespace sluice {
 
-/// The steps are taken in this order: repetition penalty, temperature, top-k, top-p, min-p. Each cut looks at what the
-/// one before it left. Ties keep the lower id.
+/// The steps are taken in this order: bias, repetition penalty, frequency and presence penalty, what is not allowed,
+/// temperature, top-k, top-p, min-p. Each cut looks at what the one before it left. Ties keep the lower id.
 struct SamplingRule {
   float temperature = 1;  // 0: all probability on the largest logit
   int64_t top_k = 0;      // keep the k most probable; 0: all
@@ -16,22 +16,36 @@ struct SamplingRule {
   // Logits of the tokens seen are divided by it where positive and multiplied by it where negative (arXiv:1909.05858 as
   // transformers and vLLM implement it); positive, 1: no change.
   float repetition_penalty = 1;
-  // Subtracted from the logits of the tokens generated: the first once per occurrence, the second once (as OpenAI
+  // Subtracted from the logits of the tokens generated: the first once per occurrence, the second once (as OpenAI's API
   // defines them); 0: no change.
   float frequency_penalty = 0, presence_penalty = 0;
+};
+
+/// What a distribution depends on besides logits and rule. Ids are not negative; those from V on change nothing. Each
+/// part may be empty.
+struct SamplingState {
+  Tensor seen;      // (N) i32: ids of prompt and text, none twice: what the repetition penalty is for
+  Tensor counts;    // (N) i32: how often each of them was generated: what the other penalties are for
+  Tensor bias_ids;  // (B) i32
+  Tensor biases;    // (B) f32, added to the logits of bias_ids
+  Tensor allowed;   // (limit / 64, rounded up) i64: bit id % 64 of word id / 64 says whether id may have probability
 };
 
 /// ids_T (i32) = the lowest index of the largest of the first `limit` logits (1 <= limit <= V).
 void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit);
 
-/// p = the distribution under `rule`, normalised in float32. `seen` (i32): the ids that the repetition penalty is for,
-/// not negative, none twice, of which those from V on change nothing; empty: none. p may be logits' memory.
+/// p = the distribution under `rule` and `state`, the same for all rows, normalised in float32; all 0 where nothing is
+/// allowed. p may be logits' memory.
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
-                           const Tensor& seen = {});
+                           const SamplingState& state = {});
+
+/// total_T (f32) = log sum exp of each row: a logit less it is the log probability of its id.
+void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits);
 
 namespace cpu {
 decltype(sluice::argmax) argmax;
 decltype(sluice::sampling_distribution) sampling_distribution;
+decltype(sluice::log_sum_exp) log_sum_exp;
 }  // namespace cpu
 
 }  // namespace sluice

@@ -292,8 +292,9 @@ std::map<int64_t, double> exact_distribution(const Model& model, const SamplingR
       const Tensor p = session.feed(ids, 1);
       std::set<int32_t> once(ids.begin(), ids.end());
       std::vector<int32_t> seen(once.begin(), once.end());
-      sampling_distribution(engine.stream(), p, p, V, rule,
-                            Tensor(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())}));
+      SamplingState state;
+      state.seen = Tensor(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())});
+      sampling_distribution(engine.stream(), p, p, V, rule, state);
       for (int64_t id = 0; id < V; ++id)
         if (p.f32()[id] > 0) next[key * V + id] = probability * static_cast<double>(p.f32()[id]);
     }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "base/rng.h"
 #include "fixture.h"
@@ -15,8 +16,9 @@ constexpr int64_t kDraws = 200000;
 Tensor row(std::vector<float>& logits) { return Tensor(logits.data(), {1, static_cast<int64_t>(logits.size())}); }
 
 std::vector<double> distribution(std::vector<float> logits, const SamplingRule& rule, std::vector<int32_t> seen = {}) {
-  sampling_distribution(stream(1), row(logits), row(logits), static_cast<int64_t>(logits.size()), rule,
-                        Tensor(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())}));
+  SamplingState state;
+  state.seen = Tensor(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())});
+  sampling_distribution(stream(1), row(logits), row(logits), static_cast<int64_t>(logits.size()), rule, state);
   return {logits.begin(), logits.end()};
 }
 
@@ -134,6 +136,36 @@ TEST(TokenSampler, PenalisesWhatItSaw) {
   const int32_t seen[] = {2};
   greedy.see(seen);
   EXPECT_EQ(greedy.choose(row(logits), 1), 1);
+}
+
+TEST(TokenSampler, PenalisesWhatItWrote) {
+  std::vector<float> logits = {0, 1, 2, -1, .5f};
+  SamplingRule rule = rule_of(1);
+  rule.frequency_penalty = .75f;
+  rule.presence_penalty = -.5f;
+  const LogitBias biases[] = {{3, 1.5f}, {0, -1}, {3, .25f}};
+  TokenSampler sampler(stream(1), rule, 7, 5, biases);
+  const int32_t prompt[] = {0, 2, 2, 4};  // what is only in the prompt costs nothing
+  sampler.see(prompt);
+  for (const int32_t id : {2, 1, 2}) sampler.add(id);
+  std::vector<double> counts(5);
+  for (int64_t i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampler.choose(row(logits), i))];
+  const std::vector<double> p = distribution({-1, 1 - .75f + .5f, 2 - 1.5f + .5f, -1 + 1.75f, .5f}, {});
+  EXPECT_LT(chi_square_deviations(counts, p, kDraws), 4);
+}
+
+TEST(TokenSampler, ChoosesWhatIsAllowed) {
+  std::vector<float> logits(100);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i) / 10;
+  for (const float temperature : {0.f, 1.f}) {
+    TokenSampler sampler(stream(1), rule_of(temperature, 0, .9f), 7, 90);
+    const uint64_t allowed[] = {1 << 7 | 1 << 3, uint64_t{1} << (95 - 64)};  // the last one is beyond the limit
+    std::set<int32_t> chosen;
+    for (int64_t i = 0; i < 1000; ++i) chosen.insert(sampler.choose(row(logits), i, allowed));
+    EXPECT_EQ(chosen, temperature == 0 ? std::set<int32_t>({7}) : std::set<int32_t>({3, 7}));
+    const uint64_t none[] = {0, 0};
+    EXPECT_EQ(sampler.choose(row(logits), 0, none), 0);
+  }
 }
 
 /// The probability that exponential races of p and q have the same winner: id i wins both if its arrival, counted in

@@ -9,11 +9,14 @@
 namespace sluice::test {
 namespace {
 
+Tensor vector_of(std::vector<int32_t>& v) { return Tensor(v.data(), DType::i32, {static_cast<int64_t>(v.size())}); }
+
 std::vector<float> distribution(std::vector<float> logits, const SamplingRule& rule, int64_t limit = 0,
                                 std::vector<int32_t> seen = {}) {
   const Tensor t(logits.data(), {1, static_cast<int64_t>(logits.size())});
-  sampling_distribution(stream(1), t, t, limit ? limit : t.cols(), rule,
-                        Tensor(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())}));
+  SamplingState state;
+  state.seen = vector_of(seen);
+  sampling_distribution(stream(1), t, t, limit ? limit : t.cols(), rule, state);
   return logits;
 }
 
@@ -102,22 +105,50 @@ TEST(SamplingDistribution, LimitMasksPaddedIds) {
   expect_near(distribution(logs({.1f, .2f, .7f}), with_min_p(.4f), 2), {1 / 3.f, 2 / 3.f, 0});
 }
 
-/// Compares with the reference, on several numbers of threads, and in place; `seen` is one list for all rows.
-void compare(const Host& logits, int64_t limit, const SamplingRule& rule, std::vector<int32_t> seen) {
-  const Tensor ids(seen.data(), DType::i32, {static_cast<int64_t>(seen.size())});
+/// What a state holds, as vectors; one for all rows.
+struct State {
+  std::vector<int32_t> seen, counts, bias_ids;
+  std::vector<float> biases;
+  std::vector<int64_t> allowed;
+
+  SamplingState view() {
+    SamplingState s;
+    s.seen = vector_of(seen);
+    if (!counts.empty()) s.counts = vector_of(counts);
+    s.bias_ids = vector_of(bias_ids);
+    s.biases = Tensor(biases.data(), DType::f32, {static_cast<int64_t>(biases.size())});
+    if (!allowed.empty()) s.allowed = Tensor(allowed.data(), DType::i64, {static_cast<int64_t>(allowed.size())});
+    return s;
+  }
+  ref::SamplingState reference() const {
+    ref::SamplingState s{seen, counts, {}, {}};
+    for (size_t i = 0; i < bias_ids.size(); ++i) s.biases.emplace_back(bias_ids[i], biases[i]);
+    for (size_t id = 0; id < 64 * allowed.size(); ++id)
+      if (!(static_cast<uint64_t>(allowed[id / 64]) >> (id % 64) & 1)) s.forbidden.push_back(id);
+    return s;
+  }
+};
+
+/// Compares with the reference, on several numbers of threads, and in place.
+void compare(const Host& logits, int64_t limit, const SamplingRule& rule, State state) {
   Host p(DType::f32, logits.rows(), logits.cols()), in_place = logits;
-  run({&p}, [&](Stream& s) { sampling_distribution(s, p, logits, limit, rule, ids); });
-  sampling_distribution(stream(2), in_place, in_place, limit, rule, ids);
+  run({&p}, [&](Stream& s) { sampling_distribution(s, p, logits, limit, rule, state.view()); });
+  sampling_distribution(stream(2), in_place, in_place, limit, rule, state.view());
   EXPECT_TRUE(p.bytes() == in_place.bytes());
   const Mat<double> got = p.get(), x = logits.get();
   for (int64_t t = 0; t < x.rows; ++t) {
     const auto row = x.data.begin() + t * x.cols;
-    const std::vector<double> expected = ref::sampling_distribution({row, row + x.cols}, limit, rule, seen);
+    const std::vector<double> expected =
+        ref::sampling_distribution({row, row + x.cols}, limit, rule, state.reference());
     for (int64_t i = 0; i < x.cols; ++i) {
       const double e = expected[static_cast<size_t>(i)];
       ASSERT_NEAR(got(t, i), e, 1e-5 * e + 1e-30) << "row " << t << " id " << i << " of " << x.cols;
     }
   }
+}
+
+void compare(const Host& logits, int64_t limit, const SamplingRule& rule, const std::vector<int32_t>& seen) {
+  compare(logits, limit, rule, State{seen, {}, {}, {}, {}});
 }
 
 const std::vector<SamplingRule>& rules() {
@@ -141,6 +172,75 @@ TEST_P(FixedOpTest, SamplingDistributionIsTheReference) {
     for (int32_t id = static_cast<int32_t>(V) - 1; id >= 0; id -= 3) seen.push_back(id);
     for (const SamplingRule& rule : rules()) compare(logits, limit, rule, seen);
   }
+}
+
+TEST_P(FixedOpTest, SamplingDistributionOfEveryStateIsTheReference) {
+  for (const auto& [V, limit] : {std::pair<int64_t, int64_t>{7, 6}, {64, 64}, {300, 257}}) {
+    const Host logits = random_as(DType::f32, 3, V, Rows::packed, 3);
+    State state;
+    for (int32_t id = static_cast<int32_t>(V) + 2; id >= 0; id -= 3) {  // those from V on change nothing
+      state.seen.push_back(id);
+      state.counts.push_back(id % 4);
+      state.bias_ids.push_back(id / 2);  // some of them twice
+      state.biases.push_back(static_cast<float>(id % 5) - 2);
+    }
+    std::erase_if(state.seen, [V = V](int32_t id) { return id >= V; });
+    state.counts.resize(state.seen.size());
+    for (int64_t word = 0; word < (limit + 63) / 64; ++word)
+      state.allowed.push_back(word % 3 == 1 ? -1 : static_cast<int64_t>(rng_.next() | 2));
+    for (const SamplingRule& base : {SamplingRule{}, cuts(.7f, 40, .9f), with_penalty(1.3f), with_min_p(.1f)})
+      for (const float frequency : {0.f, .5f, -1.f})
+        for (const float presence : {0.f, 1.5f, -.25f}) {
+          SamplingRule rule = base;
+          rule.frequency_penalty = frequency;
+          rule.presence_penalty = presence;
+          compare(logits, limit, rule, state);
+          State part = state;
+          part.allowed.clear();
+          compare(logits, limit, rule, part);
+          part.seen.clear(), part.counts.clear();
+          compare(logits, limit, rule, part);
+        }
+  }
+}
+
+TEST(SamplingDistribution, IdsFromTheVocabularyOnChangeNothing) {
+  std::vector<float> logits = {1, 2, 3};
+  State state{{1, 7}, {2, 1}, {0, 9}, {1.f, 50.f}, {}};
+  SamplingRule rule = with_penalty(2);
+  rule.frequency_penalty = .25f;
+  rule.presence_penalty = .125f;
+  const Tensor t(logits.data(), {1, 3});
+  sampling_distribution(stream(1), t, t, 3, rule, state.view());
+  expect_near(logits, distribution({2, 1 - .5f - .125f, 3}, {}));
+}
+
+TEST(SamplingDistribution, NothingIsAllowed) {
+  for (const float temperature : {0.f, 1.f}) {
+    std::vector<float> logits = {1, 2, 3};
+    State state{{}, {}, {}, {}, {8}};  // an id beyond the limit
+    const Tensor t(logits.data(), {1, 3});
+    sampling_distribution(stream(1), t, t, 3, cuts(temperature, 2, .9f), state.view());
+    expect_near(logits, {0, 0, 0});
+  }
+}
+
+TEST_P(FixedOpTest, LogSumExpIsTheReference) {
+  for (const int64_t V : {1, 7, 64, 5003}) {
+    Host logits = random_as(DType::f32, 3, V, Rows::packed, 3);
+    Host total(DType::f32, 3);
+    run({&total}, [&](Stream& s) { log_sum_exp(s, total, logits); });
+    const Mat<double> x = logits.get(), got = total.get();
+    for (int64_t t = 0; t < 3; ++t) {
+      double sum = 0;
+      for (int64_t i = 0; i < V; ++i) sum += std::exp(x(t, i));
+      EXPECT_NEAR(got.data[static_cast<size_t>(t)], std::log(sum), 2e-6 * std::max(1.0, std::log(sum))) << V;
+    }
+  }
+  std::vector<float> far = {1000, 999, -1000};
+  float total = 0;
+  log_sum_exp(stream(1), Tensor(&total, {1}), Tensor(far.data(), {1, 3}));
+  EXPECT_NEAR(total, 1000 + std::log1p(std::exp(-1.f)), 1e-4);
 }
 
 TEST_P(FixedOpTest, SamplingDistributionKeepsTheLowerOfEqualIds) {
@@ -173,6 +273,10 @@ TEST(SamplingDistribution, RefusesRulesOutOfRange) {
     EXPECT_THROW(distribution({1, 2}, rule), Bug);
   EXPECT_THROW(distribution({1, 2}, {}, 3), Bug);
   EXPECT_THROW(distribution({1, 2}, {}, -1), Bug);
+  std::vector<float> logits(70);
+  const Tensor t(logits.data(), {1, 70});
+  for (State state : {State{{1, 2}, {1}, {}, {}, {}}, State{{}, {}, {1}, {}, {}}, State{{}, {}, {}, {}, {1}}})
+    EXPECT_THROW(sampling_distribution(stream(1), t, t, 70, {}, state.view()), Bug);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "ops/sample.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #undef HWY_TARGET_INCLUDE
@@ -28,6 +30,22 @@ void exponentials(float* y, const float* x, int64_t n, float shift, float scale)
     store_n(hn::Exp(F(), hn::Mul(hn::Sub(load_n(x + i, n - i), vshift), vscale)), y + i, n - i);
 }
 
+/// sum exp(x - shift), in float32 per lane over kSumBlock elements, then in double.
+double sum_exponentials(const float* x, int64_t n, float shift) {
+  constexpr int64_t kSumBlock = 4096;
+  const V vshift = hn::Set(F(), shift);
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kSumBlock) {
+    const int64_t end = std::min(n, begin + kSumBlock);
+    V part = hn::Zero(F());
+    int64_t i = begin;
+    for (; i + lanes() <= end; i += lanes()) part = hn::Add(part, hn::Exp(F(), hn::Sub(load(x + i), vshift)));
+    sum += static_cast<double>(hn::GetLane(hn::SumOfLanes(F(), part)));
+    for (; i < end; ++i) sum += std::exp(static_cast<double>(x[i] - shift));
+  }
+  return sum;
+}
+
 void scale(float* y, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i += lanes()) store_n(hn::Mul(load_n(y + i, n - i), hn::Set(F(), factor)), y + i, n - i);
 }
@@ -40,6 +58,7 @@ namespace sluice::cpu {
 
 HWY_EXPORT(largest);
 HWY_EXPORT(exponentials);
+HWY_EXPORT(sum_exponentials);
 HWY_EXPORT(scale);
 
 namespace {
@@ -101,19 +120,55 @@ void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
     if (x.p >= rule.min_p * most) p[x.id] = x.p;
 }
 
-/// p = logits with the repetition penalty; p may be logits.
-void penalise(float* p, const float* logits, int64_t V, const Tensor& seen, float penalty) {
-  if (p != logits) std::copy_n(logits, V, p);
-  const int32_t* ids = seen.ptr<int32_t>();
-  for (int64_t i = 0; i < seen.size(); ++i) {
+void add_biases(float* p, int64_t V, const SamplingState& state) {
+  for (int64_t i = 0; i < state.bias_ids.size(); ++i) {
+    const int32_t id = state.bias_ids.ptr<int32_t>()[i];
+    if (id < V) p[id] += state.biases.f32()[i];
+  }
+}
+
+void penalise(float* p, int64_t V, const SamplingRule& rule, const SamplingState& state) {
+  const int32_t* ids = state.seen.ptr<int32_t>();
+  const int32_t* counts = state.counts ? state.counts.ptr<int32_t>() : nullptr;
+  for (int64_t i = 0; i < state.seen.size(); ++i) {
     if (ids[i] >= V) continue;
     float& logit = p[ids[i]];
-    logit = logit > 0 ? logit / penalty : logit * penalty;
+    logit = logit > 0 ? logit / rule.repetition_penalty : logit * rule.repetition_penalty;
+    if (counts && counts[i] > 0)
+      logit -= static_cast<float>(counts[i]) * rule.frequency_penalty + rule.presence_penalty;
   }
+}
+
+void forbid(float* p, int64_t limit, const Tensor& allowed) {
+  const int64_t* words = allowed.ptr<int64_t>();
+  for (int64_t begin = 0; begin < limit; begin += 64) {
+    const uint64_t word = static_cast<uint64_t>(words[begin / 64]);
+    if (word == ~uint64_t{0}) continue;
+    for (int64_t i = begin; i < std::min(limit, begin + 64); ++i)
+      if (!(word >> (i - begin) & 1)) p[i] = -std::numeric_limits<float>::infinity();
+  }
+}
+
+/// Whether `state` changes logits at all.
+bool changes(const SamplingState& state) {
+  return (state.seen && state.seen.size() > 0) || (state.bias_ids && state.bias_ids.size() > 0) || state.allowed;
+}
+
+/// p = logits as `state` changes them; p may be logits.
+void change(float* p, const float* logits, int64_t V, int64_t limit, const SamplingRule& rule,
+            const SamplingState& state) {
+  if (p != logits) std::copy_n(logits, V, p);
+  if (state.bias_ids) add_biases(p, V, state);
+  if (state.seen) penalise(p, V, rule, state);
+  if (state.allowed) forbid(p, limit, state.allowed);
 }
 
 void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, const SamplingRule& rule) {
   const float most = HWY_DYNAMIC_DISPATCH(largest)(logits, limit);
+  if (most == -std::numeric_limits<float>::infinity()) {
+    std::fill_n(p, V, 0.0f);
+    return;
+  }
   if (rule.temperature == 0) {
     const int64_t best = std::find(logits, logits + limit, most) - logits;
     std::fill_n(p, V, 0.0f);
@@ -137,16 +192,25 @@ void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
 }
 
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
-                           const Tensor& seen) {
+                           const SamplingState& state) {
   const int64_t V = logits.cols();
   s.pool().run(logits.rows(), [&](int64_t t, int) {
     float* out = static_cast<float*>(p.at(t));
     const float* row = static_cast<const float*>(logits.at(t));
-    if (seen && rule.repetition_penalty != 1) {
-      penalise(out, row, V, seen, rule.repetition_penalty);
+    if (changes(state)) {
+      change(out, row, V, limit, rule, state);
       row = out;
     }
     distribution_row(out, row, V, limit, rule);
+  });
+}
+
+void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {
+  s.pool().run(logits.rows(), [&](int64_t t, int) {
+    const float* row = static_cast<const float*>(logits.at(t));
+    const float most = HWY_DYNAMIC_DISPATCH(largest)(row, logits.cols());
+    const double sum = HWY_DYNAMIC_DISPATCH(sum_exponentials)(row, logits.cols(), most);
+    total_T.f32()[t] = most + static_cast<float>(std::log(sum));
   });
 }
 

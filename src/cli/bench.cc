@@ -34,6 +34,7 @@ void add_bench_command(CLI::App& app) {
   add_bench_train_command(*bench);
   add_bench_inference_commands(*bench);
   add_bench_draft_command(*bench);
+  add_bench_serve_command(*bench);
 }
 
 }  // namespace sluice

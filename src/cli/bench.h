@@ -9,6 +9,7 @@ namespace sluice {
 void add_bench_train_command(CLI::App& bench);
 void add_bench_inference_commands(CLI::App& bench);
 void add_bench_draft_command(CLI::App& bench);
+void add_bench_serve_command(CLI::App& bench);
 
 double seconds_of(const std::function<void()>& work);
 

@@ -36,6 +36,7 @@ class Engine {
   /// and as plan_memory does.
   Engine(Stream& s, const Model& model, const EngineOptions& options);
 
+  const Model& model() const { return model_; }
   const HfConfig& config() const { return model_.config; }
   int64_t context() const { return context_; }
   /// Whether the model has an MTP module to draft with.

@@ -10,24 +10,44 @@
 
 namespace sluice {
 
-/// Owner of the pages. System memory is taken when a page is first written.
+/// Owner of the pages. System memory is taken when a page is first written. A page belongs to everybody who holds a
+/// reference to it; who shares it only reads.
 class KvCache {
  public:
   /// `layers` rows of `width` float32 per token, and at most `pages` pages.
   KvCache(int64_t layers, int64_t width, int64_t pages);
 
-  /// A free page, contents undefined. Throws Error when all are in use.
+  /// A free page with one reference, contents undefined. Throws Error when all are in use.
   int32_t acquire();
+  /// One more reference to a page in use.
+  void retain(int32_t page);
+  /// One less; the page is free when it was the last.
   void release(int32_t page);
+  /// Says that one of the page's references is the prefix cache's, until release() takes its last.
+  void mark_cached(int32_t page);
+
+  int64_t pages() const { return static_cast<int64_t>(uses_.size()); }
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
+  /// Pages that the prefix cache alone holds.
+  int64_t idle_pages() const { return idle_; }
+  bool is_idle(int32_t page) const { return is_idle(uses_[static_cast<size_t>(page)]); }
 
   /// All rows of a layer: (pages * kPageTokens, width) f32.
   const Tensor& layer(int64_t layer) const { return layers_[static_cast<size_t>(layer)]; }
+  int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
 
  private:
+  struct Use {
+    int32_t references = 0;
+    bool is_cached = false;
+  };
+  static bool is_idle(const Use& u) { return u.is_cached && u.references == 1; }
+
   Arena memory_;
   std::vector<Tensor> layers_;
   std::vector<int32_t> free_;  // taken from the back
+  std::vector<Use> uses_;      // by page
+  int64_t idle_ = 0;
 };
 
 }  // namespace sluice

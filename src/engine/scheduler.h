@@ -28,8 +28,8 @@ namespace sluice {
 struct SchedulerOptions {
   int64_t max_running = 64;           // most requests in a pass; at most the engine's pass_rows()
   int64_t max_waiting = 256;          // most requests in the queue
-  int64_t prompt_tokens = kPassRows;  // most prompt tokens in a pass beside text
-  double prompt_seconds = 0.2;        // beside text, prompts get as many tokens as are measured to take so long
+  int64_t prompt_tokens = kPassRows;  // most prompt tokens in a pass
+  double prompt_seconds = 0.2;        // of a pass beside texts for prompts (five times that without texts)
   fs::path cache_folder;              // where prefixes survive a restart; empty: nowhere
   uint64_t cache_bytes = 4ull << 30;  // most bytes there
 };
@@ -58,7 +58,7 @@ struct ExpertLoad {
 struct SchedulerStats {
   int64_t running = 0, waiting = 0;                   // requests
   int64_t pages = 0, pages_used = 0, pages_idle = 0;  // of the KV cache: all; held by requests; cached and held by none
-  int64_t prompt_tokens = 0;                          // computed as prompt, not taken from the cache
+  int64_t prompt_tokens = 0;                          // computed as prompt for the first time, not from the cache
   int64_t text_tokens = 0;                            // given to receivers
   int64_t recomputed_tokens = 0;                      // computed again after preemption
   int64_t cache_queried = 0, cache_hit = 0;           // tokens of prompts that joined; of these, found in the cache

@@ -12,12 +12,31 @@ Session::~Session() {
   for (const int32_t page : pages_) engine_.cache().release(page);
 }
 
+void Session::adopt(std::span<const int32_t> ids, std::span<const int32_t> pages) {
+  check(ids_.empty() && pages_.empty() && ids.size() == pages.size() * kPageTokens,
+        "Session::adopt: expected an empty session and the tokens of full pages");
+  ids_.assign(ids.begin(), ids.end());
+  pages_.assign(pages.begin(), pages.end());
+  prompt_end_ = length();
+  stop_drafting();
+}
+
+void Session::reserve_pages(int64_t tokens) {
+  while (static_cast<int64_t>(pages_.size()) * kPageTokens < length() + tokens)
+    pages_.push_back(engine_.cache().acquire());
+}
+
+void Session::share(size_t index, int32_t page) {
+  engine_.cache().release(pages_[index]);
+  pages_[index] = page;
+}
+
 /// Pages and hidden states for `tokens` more.
 void Session::reserve(int64_t tokens) {
   if (tokens > room())
     fail("context: {} tokens do not fit beside the {} of {} in use", tokens, length(), engine_.context());
   const int64_t end = length() + tokens;
-  while (static_cast<int64_t>(pages_.size()) * kPageTokens < end) pages_.push_back(engine_.cache().acquire());
+  reserve_pages(tokens);
   if (!draft_) {
     hidden_.clear();
     hidden_begin_ = length();
@@ -78,7 +97,7 @@ void Session::feed_all(Engine& engine, std::span<const BatchItem> items, std::ve
     s.reserve(static_cast<int64_t>(item.ids.size()));
     parts.push_back({item.ids, s.length(), s.pages_, item.kind});
     rows += static_cast<int64_t>(item.ids.size());
-    wanted += item.wants_logits;
+    wanted += item.rows;
   }
   std::vector<float> hidden(static_cast<size_t>(rows * D)), last;
   engine.forward(Tensor(hidden.data(), {rows, D}), parts);
@@ -88,7 +107,7 @@ void Session::feed_all(Engine& engine, std::span<const BatchItem> items, std::ve
     const int64_t n = static_cast<int64_t>(item.ids.size());
     std::copy_n(from, n * D, s.hidden(s.length(), n).f32());
     from += n * D;
-    if (item.wants_logits) last.insert(last.end(), from - D, from);
+    last.insert(last.end(), from - item.rows * D, from);
   }
   logits.resize(static_cast<size_t>(wanted * V));
   if (wanted > 0) engine.logits(Tensor(logits.data(), {wanted, V}), Tensor(last.data(), {wanted, D}));
@@ -100,6 +119,7 @@ void Session::truncate(int64_t length) {
   ids_.resize(static_cast<size_t>(length));
   const size_t pages = static_cast<size_t>((length + kPageTokens - 1) / kPageTokens);
   for (; pages_.size() > pages; pages_.pop_back()) engine_.cache().release(pages_.back());
+  if (length < draft_begin_) draft_ = false;
   prompt_end_ = std::min(prompt_end_, length);
   hidden_begin_ = std::min(hidden_begin_, length);
   hidden_.resize(
@@ -121,7 +141,8 @@ void Session::run_mtp(const Tensor& z_TD, std::span<const int32_t> next_ids, int
   const int64_t n = static_cast<int64_t>(next_ids.size());
   for (int64_t i = 0; i < n; i += engine_.pass_rows()) {
     const int64_t count = std::min(engine_.pass_rows(), n - i);
-    const PassRows part{next_ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
+    const PassRows part{next_ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i - draft_begin_,
+                        std::span(pages_).subspan(static_cast<size_t>(draft_begin_ / kPageTokens)), kind};
     engine_.forward_mtp(z_TD.slice_rows(i, count), hidden(begin + i, count), {&part, 1});
   }
 }
@@ -147,6 +168,18 @@ Tensor Session::draft(int32_t next, int64_t rows) {
   return logits;
 }
 
-void Session::stop_drafting() { draft_ = false; }
+void Session::start_drafting() {
+  check(engine_.has_mtp() && length() % kPageTokens == 0,
+        "Session::start_drafting: expected an MTP module and full pages");
+  draft_ = true;
+  draft_begin_ = hidden_begin_ = length();
+  hidden_.clear();
+}
+
+void Session::stop_drafting() {
+  draft_ = false;
+  hidden_begin_ = length();
+  std::vector<float>().swap(hidden_);
+}
 
 }  // namespace sluice

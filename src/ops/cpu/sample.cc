@@ -79,12 +79,15 @@ struct Candidate {
 
 bool before(const Candidate& a, const Candidate& b) { return a.p > b.p || (a.p == b.p && a.id < b.id); }
 
-/// How many of the most probable candidates it takes to hold `share` of their sum; they are moved to the front. Halves
-/// the range that holds the last of them, so that nothing need be sorted.
-int64_t count_for_share(std::vector<Candidate>& c, double share) {
-  double left = 0;
-  for (const Candidate& x : c) left += static_cast<double>(x.p);
-  left *= share;
+double total(const std::vector<Candidate>& c) {
+  double sum = 0;
+  for (const Candidate& x : c) sum += static_cast<double>(x.p);
+  return sum;
+}
+
+/// How many of the most probable candidates it takes to hold `left`; they are moved to the front. Halves the range that
+/// holds the last of them, so that nothing need be sorted.
+int64_t count_for_sum(std::vector<Candidate>& c, double left) {
   auto begin = c.begin(), end = c.end();
   while (end - begin > 1) {
     const auto middle = begin + (end - begin) / 2;
@@ -104,15 +107,20 @@ int64_t count_for_share(std::vector<Candidate>& c, double share) {
 /// Sets all but the most probable ids to 0: at most top_k, of these no more than needed for the share top_p of their
 /// sum, of these the ones not below min_p of the largest.
 void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
+  // Where the share is one of all ids, those that hold less than half of what it leaves out, all together, are beyond
+  // it: in a large vocabulary that is nearly all.
+  const bool is_share_of_all = rule.top_p < 1 && rule.top_k == 0;
+  const double sum = is_share_of_all ? total(p, n) : 0;
+  const double share = static_cast<double>(rule.top_p);
+  const float least = static_cast<float>((1 - share) / 2 * sum / static_cast<double>(n));
   std::vector<Candidate> c;
-  c.reserve(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i)
-    if (p[i] > 0) c.push_back({p[i], static_cast<int32_t>(i)});
+    if (p[i] > least) c.push_back({p[i], static_cast<int32_t>(i)});
   if (rule.top_k > 0 && rule.top_k < static_cast<int64_t>(c.size())) {
     std::nth_element(c.begin(), c.begin() + rule.top_k, c.end(), before);
     c.resize(static_cast<size_t>(rule.top_k));
   }
-  if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_share(c, static_cast<double>(rule.top_p))));
+  if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_sum(c, share * (is_share_of_all ? sum : total(c)))));
   float most = 0;
   for (const Candidate& x : c) most = std::max(most, x.p);
   std::fill_n(p, n, 0.0f);

@@ -1,0 +1,131 @@
+#include "engine/prefix_cache.h"
+
+#include <algorithm>
+
+namespace sluice {
+namespace {
+
+/// The tokens of page `index` of a sequence.
+std::array<int32_t, kPageTokens> page_ids(std::span<const int32_t> ids, int64_t index) {
+  std::array<int32_t, kPageTokens> page{};
+  std::copy_n(ids.begin() + index * kPageTokens, kPageTokens, page.begin());
+  return page;
+}
+
+int64_t full_pages(std::span<const int32_t> ids) { return static_cast<int64_t>(ids.size()) / kPageTokens; }
+
+}  // namespace
+
+PrefixCache::PrefixCache(KvCache& cache, PrefixStore* store)
+    : cache_(cache), store_(store), nodes_(static_cast<size_t>(cache.pages())) {}
+
+PrefixCache::~PrefixCache() {
+  while (!leaves_.empty()) remove(leaves_.begin()->second);
+}
+
+int32_t PrefixCache::child(int32_t page, const PageIds& ids) const {
+  const auto& children = node(page).children;
+  const auto found = children.find(ids);
+  return found == children.end() ? kRoot : found->second;
+}
+
+/// Takes over the caller's reference to the page.
+void PrefixCache::add(int32_t parent, const PageIds& ids, int32_t page) {
+  if (parent != kRoot) leaves_.erase({node(parent).used, parent});
+  Node& n = node(page);
+  n.parent = parent;
+  n.place = node(parent).children.emplace(ids, page).first;
+  n.key = node(parent).key.then(ids);
+  n.used = ++time_;
+  leaves_.emplace(n.used, page);
+  cache_.mark_cached(page);
+}
+
+void PrefixCache::remove(int32_t page) {
+  Node& n = node(page);
+  leaves_.erase({n.used, page});
+  auto& siblings = node(n.parent).children;
+  siblings.erase(n.place);
+  if (n.parent != kRoot && siblings.empty()) leaves_.emplace(node(n.parent).used, n.parent);
+  cache_.release(page);
+}
+
+void PrefixCache::touch(int32_t page) {
+  Node& n = node(page);
+  const bool is_leaf = leaves_.erase({n.used, page}) > 0;
+  n.used = ++time_;
+  if (is_leaf) leaves_.emplace(n.used, page);
+}
+
+PrefixCache::Length PrefixCache::length(std::span<const int32_t> ids) const {
+  Length length;
+  for (int32_t page = kRoot; length.pages < full_pages(ids); ++length.pages) {
+    page = child(page, page_ids(ids, length.pages));
+    if (page == kRoot) break;
+    length.idle += cache_.is_idle(page);
+  }
+  return length;
+}
+
+/// A page with the rows of the last tokens of `ids`, which are whole pages, from the store; kRoot where it has none, or
+/// no page can be freed for it.
+int32_t PrefixCache::read(const PrefixKey& key, std::span<const int32_t> ids) {
+  if (!store_ || !store_->contains(key)) return kRoot;
+  if (cache_.free_pages() == 0 && !evict()) return kRoot;
+  const int32_t page = cache_.acquire();
+  if (store_->load(key, ids, page)) return page;
+  cache_.release(page);
+  return kRoot;
+}
+
+PrefixCache::Found PrefixCache::find(std::span<const int32_t> ids) {
+  Found found;
+  int32_t parent = kRoot;
+  for (int64_t index = 0; index < full_pages(ids); ++index) {
+    const PageIds key = page_ids(ids, index);
+    const auto before = ids.first(static_cast<size_t>((index + 1) * kPageTokens));
+    int32_t page = child(parent, key);
+    if (page == kRoot) {
+      page = read(node(parent).key.then(key), before);
+      if (page == kRoot) break;
+      add(parent, key, page);
+      ++found.from_store;
+    } else if (store_) {
+      store_->save(node(page).key, before, page);  // still of use
+    }
+    touch(page);
+    cache_.retain(page);  // before anything is evicted for the next one
+    found.pages.push_back(page);
+    parent = page;
+  }
+  return found;
+}
+
+std::vector<int32_t> PrefixCache::insert(std::span<const int32_t> ids, std::span<const int32_t> pages) {
+  check(ids.size() == pages.size() * kPageTokens, "PrefixCache::insert: expected the tokens of full pages");
+  std::vector<int32_t> cached;
+  int32_t parent = kRoot;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const PageIds key = page_ids(ids, static_cast<int64_t>(i));
+    int32_t page = child(parent, key);
+    if (page == kRoot) {
+      page = pages[i];
+      cache_.retain(page);
+      add(parent, key, page);
+      if (store_) store_->save(node(page).key, ids.first((i + 1) * kPageTokens), page);
+    }
+    cached.push_back(page);
+    parent = page;
+  }
+  return cached;
+}
+
+bool PrefixCache::evict() {
+  const auto found =
+      std::find_if(leaves_.begin(), leaves_.end(), [&](const auto& leaf) { return cache_.is_idle(leaf.second); });
+  if (found == leaves_.end()) return false;
+  remove(found->second);
+  return true;
+}
+
+}  // namespace sluice

@@ -1,6 +1,8 @@
 #include "ops/sample.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -104,28 +106,55 @@ int64_t count_for_sum(std::vector<Candidate>& c, double left) {
   return end - c.begin();
 }
 
-/// Sets all but the most probable ids to 0: at most top_k, of these no more than needed for the share top_p of their
-/// sum, of these the ones not below min_p of the largest.
-void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
-  // Where the share is one of all ids, those that hold less than half of what it leaves out, all together, are beyond
-  // it: in a large vocabulary that is nearly all.
-  const bool is_share_of_all = rule.top_p < 1 && rule.top_k == 0;
-  const double sum = is_share_of_all ? total(p, n) : 0;
-  const double share = static_cast<double>(rule.top_p);
-  const float least = static_cast<float>((1 - share) / 2 * sum / static_cast<double>(n));
+/// Floats of the same exponent and the same four bits after it; a larger bucket holds larger ones.
+size_t bucket_of(float p) { return std::bit_cast<uint32_t>(p) >> 19; }
+constexpr size_t kBuckets = size_t{1} << 13;
+
+/// Sets all but the most probable ids that hold `share` of the sum to 0. Sums by buckets, so that only one bucket's ids
+/// need be told apart: the vocabulary is large, and a text waits for this with each token.
+void cut_share(float* p, int64_t n, double share) {
+  std::array<double, kBuckets> sums{};
+  for (int64_t i = 0; i < n; ++i) sums[bucket_of(p[i])] += static_cast<double>(p[i]);
+  double left = 0;
+  for (const double sum : sums) left += sum;
+  left *= share;
+  size_t last = kBuckets - 1;
+  while (last > 0 && sums[last] < left) left -= sums[last--];
+  std::vector<Candidate> c;
+  for (int64_t i = 0; i < n; ++i) {
+    const size_t bucket = bucket_of(p[i]);
+    if (bucket == last) c.push_back({p[i], static_cast<int32_t>(i)});
+    if (bucket <= last) p[i] = 0;
+  }
+  c.resize(static_cast<size_t>(count_for_sum(c, left)));
+  for (const Candidate& x : c) p[x.id] = x.p;
+}
+
+/// The same by rank: at most top_k, of these no more than needed for the share top_p of their sum.
+void cut_ranks(float* p, int64_t n, const SamplingRule& rule) {
   std::vector<Candidate> c;
   for (int64_t i = 0; i < n; ++i)
-    if (p[i] > least) c.push_back({p[i], static_cast<int32_t>(i)});
-  if (rule.top_k > 0 && rule.top_k < static_cast<int64_t>(c.size())) {
+    if (p[i] > 0) c.push_back({p[i], static_cast<int32_t>(i)});
+  if (rule.top_k < static_cast<int64_t>(c.size())) {
     std::nth_element(c.begin(), c.begin() + rule.top_k, c.end(), before);
     c.resize(static_cast<size_t>(rule.top_k));
   }
-  if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_sum(c, share * (is_share_of_all ? sum : total(c)))));
-  float most = 0;
-  for (const Candidate& x : c) most = std::max(most, x.p);
+  if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_sum(c, static_cast<double>(rule.top_p) * total(c))));
   std::fill_n(p, n, 0.0f);
-  for (const Candidate& x : c)
-    if (x.p >= rule.min_p * most) p[x.id] = x.p;
+  for (const Candidate& x : c) p[x.id] = x.p;
+}
+
+/// Sets all but the most probable ids to 0: as top_k and top_p say, of these the ones not below min_p of the largest.
+void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
+  if (rule.top_k > 0) {
+    cut_ranks(p, n, rule);
+  } else if (rule.top_p < 1) {
+    cut_share(p, n, static_cast<double>(rule.top_p));
+  }
+  if (rule.min_p == 0) return;
+  const float least = rule.min_p * HWY_DYNAMIC_DISPATCH(largest)(p, n);
+  for (int64_t i = 0; i < n; ++i)
+    if (p[i] < least) p[i] = 0;
 }
 
 void add_biases(float* p, int64_t V, const SamplingState& state) {

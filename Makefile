@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz sanitize format check deb install clean
+.PHONY: help build demo test fuzz sanitize web test-web format check deb install clean
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -41,6 +41,15 @@ sanitize: ## run the tests under the address and undefined-behaviour sanitizers
 	@$(call configure,sanitize)
 	cmake --build build/sanitize --parallel $(JOBS)
 	UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build/sanitize --parallel 2 --output-on-failure --no-tests=error -LE emulate
+
+web: ## build the page in web/dist anew, byte for byte what is committed (npm)
+	@tools/install-packages.sh web
+	npm --prefix web ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm --prefix web run --silent build
+
+test-web: ## test the page in Chromium (2 minutes)
+	@tools/install-packages.sh web
+	tests/web/page.sh
 
 format: ## format the sources in place
 	@tools/install-packages.sh lint

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a group of tasks needs from Debian's packages; silent where nothing is missing.
-# usage: tools/install-packages.sh GROUP ...      groups: build test fuzz lint deb
+# usage: tools/install-packages.sh GROUP ...      groups: build test fuzz web lint deb
 set -euo pipefail
 
 # ocl-icd-opencl-dev: the CMake package of libdnnl-dev asks for OpenCL without depending on it.
@@ -14,9 +14,10 @@ for group in "${@:-}"; do
     # nodejs and npm: public tokenizers to compare with; strace: the order of writes; qemu-user: a processor without AVX2.
     test) wanted+=("${build[@]}" libgtest-dev ca-certificates nodejs npm strace qemu-user) ;;
     fuzz) wanted+=("${build[@]}" clang-14 libclang-rt-14-dev libomp-14-dev) ;;
+    web) wanted+=(nodejs npm chromium ca-certificates) ;;
     lint) wanted+=(clang-format-14 universal-ctags) ;;
     deb) wanted+=("${build[@]}" dpkg-dev file) ;;
-    *) echo "$0: '$group': expected build, test, fuzz, lint or deb" >&2; exit 2 ;;
+    *) echo "$0: '$group': expected build, test, fuzz, web, lint or deb" >&2; exit 2 ;;
   esac
 done
 

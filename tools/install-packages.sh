@@ -5,7 +5,7 @@ set -euo pipefail
 
 # ocl-icd-opencl-dev: the CMake package of libdnnl-dev asks for OpenCL without depending on it.
 build=(g++ cmake ninja-build pkg-config libhwy-dev libdnnl-dev ocl-icd-opencl-dev nlohmann-json3-dev libcli11-dev
-       libyaml-cpp-dev libfmt-dev libpcre2-dev libzstd-dev zlib1g-dev)
+       libyaml-cpp-dev libfmt-dev libpcre2-dev libzstd-dev zlib1g-dev libboost-dev)
 
 wanted=()
 for group in "${@:-}"; do

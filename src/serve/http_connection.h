@@ -1,0 +1,101 @@
+// One client's connection. For http_server.cc and http_connection.cc alone: it includes Boost.
+#pragma once
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "serve/http_server.h"
+
+namespace sluice {
+
+namespace asio = boost::asio;
+
+/// What connections need of the server. Outlives them.
+class ConnectionOwner {
+ public:
+  virtual ~ConnectionOwner() = default;
+  virtual const HttpOptions& options() const = 0;
+  virtual bool draining() const = 0;
+  /// Runs the handler, on a worker.
+  virtual void handle(HttpRequest request, std::shared_ptr<HttpReply> reply) = 0;
+  /// The connection is closed.
+  virtual void closed(class Connection* connection) = 0;
+};
+
+/// A state machine on its own strand: idle -> header -> body -> replying -> idle, or lingering -> closed. Something is
+/// always being read, so that a client that goes away is noticed while its response is being prepared.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(std::shared_ptr<ConnectionOwner> owner, asio::ip::tcp::socket socket);
+
+  // From any thread.
+  void start();
+  /// Closes when no response is under way, else after it.
+  void drain();
+  /// Closes now.
+  void abort();
+
+  // For the reply, from any thread.
+  /// False when the client has gone, or `bounded` bytes would be too many that it has not taken. `last`: the response
+  /// ends with this.
+  bool push(std::string_view bytes, bool bounded, bool last);
+  /// Cuts the connection off: a response that has begun cannot be completed.
+  void give_up();
+  void on_gone(std::function<void()> gone);
+  HttpFraming stream_framing() const { return http11_ ? HttpFraming::chunked : HttpFraming::close; }
+  bool keep_alive() const { return keep_alive_ && !owner_->draining(); }
+  bool wants_body() const { return !head_only_; }
+
+ private:
+  enum class State { idle, header, body, replying, lingering, closed };
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+
+  void begin_request();
+  void read();
+  void on_read(boost::system::error_code error, size_t n);
+  void parse();
+  void note_progress();
+  void refuse(int status, std::string_view reason);
+  void dispatch();
+  void flush();
+  void write_some();
+  void on_written(boost::system::error_code error, size_t n);
+  void finish_response();
+  void linger();
+  void lose();
+  void close();
+  void set_deadline(HttpLimits::Time time);
+  void clear_deadline();
+  void on_deadline();
+  const HttpLimits& limits() const { return owner_->options().limits; }
+
+  const std::shared_ptr<ConnectionOwner> owner_;
+  asio::ip::tcp::socket socket_;
+  asio::steady_timer timer_;
+  uint64_t deadline_ = 0;  // number of the deadline that counts
+  boost::beast::flat_buffer input_;
+  std::optional<Parser> parser_;
+  State state_ = State::idle;
+  bool reading_ = false, continued_ = false, refused_ = false;
+  std::string writing_;  // of which `written_` bytes are sent
+  size_t written_ = 0;
+
+  std::atomic<bool> http11_ = true, keep_alive_ = true, head_only_ = false;
+
+  std::mutex mutex_;  // guards what follows
+  std::string pending_;
+  size_t in_flight_ = 0;  // bytes of writing_ that are not sent
+  bool flush_posted_ = false, ended_ = false, gone_ = false;
+  std::function<void()> gone_callback_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,302 @@
+// The HTTP layer alone, with handlers made up here.
+#include "serve/http_server.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "../base/temp_dir.h"
+#include "http_client.h"
+
+namespace sluice {
+namespace {
+
+using std::chrono::milliseconds;
+
+/// Waits for a condition that another thread brings about.
+template <class F>
+bool eventually(F&& holds) {
+  for (int i = 0; i < 1000; ++i) {
+    if (holds()) return true;
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return false;
+}
+
+HttpResponse refusal(int status, std::string_view reason) { return {status, "text/plain", std::string(reason)}; }
+
+HttpOptions options(const HttpLimits& limits = {}) {
+  HttpOptions o;
+  o.port = 0;
+  o.limits = limits;
+  o.refusal = refusal;
+  return o;
+}
+
+void echo(HttpRequest r, std::shared_ptr<HttpReply> reply) {
+  reply->send({200, "text/plain", r.method + " " + r.path + " " + r.body});
+}
+
+/// Sends pieces until nobody takes them; says how the stream ended.
+struct Stream {
+  std::atomic<int> pieces = 0;
+  std::atomic<bool> refused = false, gone = false;
+  size_t piece_bytes = 10;
+  int most = 1 << 30;
+  milliseconds pause{1};
+
+  void operator()(std::shared_ptr<HttpReply> reply) {
+    reply->on_gone([this] { gone = true; });
+    reply->begin({200, "text/event-stream", "first;"});
+    while (pieces < most && !refused) {
+      refused = !reply->write(std::string(piece_bytes, 'x'));
+      ++pieces;
+      std::this_thread::sleep_for(pause);
+    }
+    reply->end();
+  }
+};
+
+TEST(HttpServer, KeepsConnectionsAliveAndAnswersInOrder) {
+  HttpServer server(options(), echo);
+  HttpClient client(server.port());
+  for (int i = 0; i < 3; ++i) {
+    client.post("/a?x=1", "body " + std::to_string(i));
+    const std::string r = client.response();
+    EXPECT_EQ(status_of(r), 200);
+    EXPECT_TRUE(r.ends_with("POST /a body " + std::to_string(i))) << r;
+    EXPECT_NE(r.find("Connection: keep-alive"), std::string::npos) << r;
+  }
+  // Pipelined: both at once, and the third in two parts.
+  client.send("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\nGET /3 HT");
+  EXPECT_TRUE(client.response().ends_with("GET /1 "));
+  EXPECT_TRUE(client.response().ends_with("GET /2 "));
+  client.send("TP/1.1\r\nConnection: close\r\n\r\n");
+  EXPECT_TRUE(client.response().ends_with("GET /3 "));
+  EXPECT_TRUE(client.read_to_end());
+}
+
+TEST(HttpServer, OldClientsAndHeadRequests) {
+  HttpServer server(options(), echo);
+  HttpClient old(server.port());
+  old.send("GET /old HTTP/1.0\r\n\r\n");
+  EXPECT_TRUE(old.read_to_end());
+  EXPECT_TRUE(old.received().ends_with("GET /old ")) << old.received();
+  HttpClient head(server.port());
+  head.send("HEAD /h HTTP/1.1\r\nConnection: close\r\n\r\n");
+  EXPECT_TRUE(head.read_to_end());
+  EXPECT_TRUE(head.received().ends_with("\r\n\r\n")) << head.received();
+  EXPECT_NE(head.received().find("Content-Length: 8\r\n"), std::string::npos) << head.received();
+}
+
+TEST(HttpServer, ChunkedBodiesAndContinue) {
+  HttpServer server(options(), echo);
+  HttpClient client(server.port());
+  client.send("POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+  EXPECT_TRUE(client.response().ends_with("POST /c abcde"));
+  client.send("POST /e HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+  EXPECT_TRUE(client.response().starts_with("HTTP/1.1 100 Continue"));
+  client.send("ok");
+  EXPECT_TRUE(client.response().ends_with("POST /e ok"));
+}
+
+TEST(HttpServer, RefusesWhatIsTooLargeOrMalformed) {
+  HttpLimits limits;
+  limits.header_bytes = 1000;
+  limits.body_bytes = 2000;
+  HttpServer server(options(limits), echo);
+  const struct {
+    std::string request;
+    int status;
+  } cases[] = {
+      {"GET / HTTP/1.1\r\nX: " + std::string(2000, 'a') + "\r\n\r\n", 431},
+      {"GET /" + std::string(5000, 'a'), 431},
+      {"POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n" + std::string(300000, 'a'), 413},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFF\r\n" + std::string(300000, 'a'), 413},
+      {"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400},
+      {"hello\r\n\r\n", 400},
+      {std::string("\0\1\2\3\r\n\r\n", 8), 400},
+      {"GET / HTTP/3.7\r\n\r\n", 400},
+  };
+  for (const auto& c : cases) {
+    HttpClient client(server.port());
+    client.send(c.request);
+    EXPECT_TRUE(client.read_to_end()) << c.request.substr(0, 60);
+    EXPECT_EQ(status_of(client.received()), c.status) << c.request.substr(0, 60) << "\n" << client.received();
+  }
+}
+
+TEST(HttpServer, HalfARequestTimesOut) {
+  HttpLimits limits;
+  limits.header_time = limits.body_time = milliseconds(100);
+  HttpServer server(options(limits), echo);
+  for (const char* half : {"GET / HT", "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab"}) {
+    HttpClient client(server.port());
+    client.send(half);
+    EXPECT_TRUE(client.read_to_end());
+    EXPECT_EQ(status_of(client.received()), 408) << client.received();
+  }
+  EXPECT_TRUE(eventually([&] { return server.connections() == 0; }));
+}
+
+TEST(HttpServer, IdleConnectionsAreClosed) {
+  HttpLimits limits;
+  limits.idle_time = milliseconds(100);
+  HttpServer server(options(limits), echo);
+  HttpClient client(server.port());
+  EXPECT_TRUE(client.read_to_end());
+  EXPECT_EQ(client.received(), "");
+}
+
+TEST(HttpServer, TooManyConnectionsAreTurnedAway) {
+  HttpLimits limits;
+  limits.connections = 2;
+  HttpServer server(options(limits), echo);
+  HttpClient a(server.port()), b(server.port());
+  EXPECT_TRUE(eventually([&] { return server.connections() == 2; }));
+  HttpClient c(server.port());
+  EXPECT_TRUE(c.read_to_end());
+  EXPECT_EQ(status_of(c.received()), 503);
+  a.leave();
+  EXPECT_TRUE(eventually([&] { return server.connections() == 1; }));
+  HttpClient d(server.port());
+  d.get("/d");
+  EXPECT_EQ(status_of(d.response()), 200);
+}
+
+TEST(HttpServer, StreamsInChunks) {
+  Stream stream;
+  stream.most = 3;
+  HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) { stream(reply); });
+  HttpClient client(server.port());
+  client.get("/");
+  ASSERT_TRUE(client.read_until("\r\n0\r\n\r\n"));
+  EXPECT_NE(client.received().find("Transfer-Encoding: chunked\r\n"), std::string::npos);
+  EXPECT_TRUE(
+      client.received().ends_with("6\r\nfirst;\r\na\r\nxxxxxxxxxx\r\na\r\nxxxxxxxxxx\r\na\r\nxxxxxxxxxx\r\n0\r\n\r\n"))
+      << client.received();
+  EXPECT_FALSE(stream.gone);
+  stream.pieces = 2;
+  client.send("GET / HTTP/1.0\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end());
+  EXPECT_TRUE(client.received().ends_with("\r\n\r\nfirst;xxxxxxxxxx")) << client.received();
+}
+
+TEST(HttpServer, AClientThatVanishesIsNoticed) {
+  Stream stream;
+  stream.pause = milliseconds(20);
+  HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) { stream(reply); });
+  HttpClient client(server.port());
+  client.get("/");
+  ASSERT_TRUE(client.read_until("first;"));
+  client.leave();
+  EXPECT_TRUE(eventually([&] { return stream.gone && stream.refused; }));
+  EXPECT_TRUE(eventually([&] { return server.connections() == 0; }));
+}
+
+TEST(HttpServer, AClientThatReadsTooSlowlyIsGivenUp) {
+  HttpLimits limits;
+  limits.unsent_bytes = 100'000;
+  Stream stream;
+  stream.piece_bytes = 50'000;
+  HttpServer server(options(limits), [&](HttpRequest, std::shared_ptr<HttpReply> reply) { stream(reply); });
+  HttpClient client(server.port(), 4096);
+  client.get("/");
+  EXPECT_TRUE(eventually([&] { return stream.refused.load(); }));
+  EXPECT_TRUE(stream.gone);
+  EXPECT_LT(stream.pieces * stream.piece_bytes, 20'000'000u);
+  EXPECT_TRUE(eventually([&] { return server.connections() == 0; }));
+}
+
+TEST(HttpServer, AClientThatStopsReadingAWholeResponseIsGivenUp) {
+  HttpLimits limits;
+  limits.send_time = milliseconds(200);
+  HttpServer server(options(limits), [](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->send({200, "text/plain", std::string(20'000'000, 'x')});
+  });
+  HttpClient client(server.port(), 4096);
+  client.get("/");
+  EXPECT_TRUE(client.read_until("200 OK"));
+  EXPECT_TRUE(eventually([&] { return server.connections() == 0; }));
+}
+
+TEST(HttpServer, AFailingHandlerIsStatus500) {
+  HttpServer server(options(), [](HttpRequest r, std::shared_ptr<HttpReply> reply) {
+    if (r.path == "/begun") reply->begin({200, "text/plain", "part"});
+    throw Bug("handler");
+  });
+  HttpClient client(server.port());
+  client.get("/");
+  EXPECT_EQ(status_of(client.response()), 500);
+  client.get("/begun");
+  EXPECT_TRUE(client.read_to_end());
+  EXPECT_FALSE(client.received().ends_with("0\r\n\r\n"));  // cut off, not ended
+}
+
+TEST(HttpServer, DrainLetsResponsesFinish) {
+  std::mutex mutex;
+  std::shared_ptr<HttpReply> held;
+  HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->begin({200, "text/plain", "begun "});
+    const std::lock_guard lock(mutex);
+    held = std::move(reply);
+  });
+  HttpClient streaming(server.port()), idle(server.port()), half(server.port());
+  half.send("GET / HT");
+  streaming.get("/");
+  ASSERT_TRUE(streaming.read_until("begun "));
+  server.drain();
+  EXPECT_TRUE(idle.read_to_end());
+  EXPECT_TRUE(half.read_to_end());
+  EXPECT_TRUE(eventually([&] { return !HttpClient(server.port()).connected(); }));
+  held->write("later");
+  held->end();
+  server.wait();
+  EXPECT_TRUE(streaming.read_to_end());
+  EXPECT_TRUE(streaming.received().ends_with("5\r\nlater\r\n0\r\n\r\n")) << streaming.received();
+}
+
+TEST(HttpServer, RepliesMayOutliveIt) {
+  std::shared_ptr<HttpReply> held;
+  std::atomic<bool> gone = false, has = false;
+  {
+    HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+      held = std::move(reply);
+      has = true;
+    });
+    HttpClient client(server.port());
+    client.get("/");
+    ASSERT_TRUE(eventually([&] { return has.load(); }));
+    held->on_gone([&] { gone = true; });
+  }
+  EXPECT_TRUE(gone);
+  held->begin({200, "text/plain", ""});
+  EXPECT_FALSE(held->write("late"));
+  held.reset();
+}
+
+TEST(HttpServer, AddressesThatCannotBeUsed) {
+  HttpServer server(options(), echo);
+  HttpOptions taken = options();
+  taken.port = server.port();
+  EXPECT_NE(error_of([&] { HttpServer second(taken, echo); }).find("cannot listen"), std::string::npos);
+  HttpOptions unknown = options();
+  unknown.host = "no such host";
+  EXPECT_NE(error_of([&] { HttpServer second(unknown, echo); }).find("--host"), std::string::npos);
+}
+
+TEST(HttpServer, ManyIdleConnections) {
+  HttpServer server(options(), echo);
+  std::vector<std::unique_ptr<HttpClient>> clients;
+  for (int i = 0; i < 300; ++i) clients.push_back(std::make_unique<HttpClient>(server.port()));
+  EXPECT_TRUE(eventually([&] { return server.connections() == 300; }));
+  for (const auto& c : clients) c->get("/x");
+  for (const auto& c : clients) EXPECT_EQ(status_of(c->response()), 200);
+}
+
+}  // namespace
+}  // namespace sluice

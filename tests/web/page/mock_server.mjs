@@ -194,7 +194,7 @@ async function stream(state, response, body, script, choice) {
 /// A server that is busy in waves, `t` seconds after its start.
 function metrics(t) {
   const wave = Math.sin(t / 9);
-  const lines = ['# HELP sluice:num_requests_running Requests in the batch.', "# TYPE sluice:num_requests_running gauge"];
+  const lines = ['# HELP sluice_num_requests_running Requests in the batch.', "# TYPE sluice_num_requests_running gauge"];
   const sample = (name, value, labels = "") => lines.push(`sluice:${name}{model_name="mock-v3"${labels}} ${value}`);
   sample("num_requests_running", Math.round(9 + 6 * wave));
   sample("num_requests_waiting", Math.max(0, Math.round(5 * wave)));

@@ -39,12 +39,12 @@ interface Reading {
 }
 
 const kCounters = {
-  prompt: "sluice:prompt_tokens_total",
-  generation: "sluice:generation_tokens_total",
-  prefix_queries: "sluice:prefix_cache_queries_total",
-  prefix_hits: "sluice:prefix_cache_hits_total",
-  drafted: "sluice:spec_decode_num_draft_tokens_total",
-  accepted: "sluice:spec_decode_num_accepted_tokens_total",
+  prompt: "sluice_prompt_tokens_total",
+  generation: "sluice_generation_tokens_total",
+  prefix_queries: "sluice_prefix_cache_queries_total",
+  prefix_hits: "sluice_prefix_cache_hits_total",
+  drafted: "sluice_spec_decode_num_draft_tokens_total",
+  accepted: "sluice_spec_decode_num_accepted_tokens_total",
 };
 type Counter = keyof typeof kCounters;
 
@@ -127,7 +127,7 @@ function read(metrics: Metrics): Reading {
   const counters = {} as Record<Counter, number>;
   for (const [name, metric] of Object.entries(kCounters)) counters[name as Counter] = total(metrics, metric);
   const experts: ExpertLoad = new Map();
-  for (const { labels, value } of metrics.get("sluice:expert_tokens_total") ?? []) {
+  for (const { labels, value } of metrics.get("sluice_expert_tokens_total") ?? []) {
     const layer = Number(labels.layer);
     const expert = Number(labels.expert);
     if (!Number.isInteger(layer) || !Number.isInteger(expert) || expert < 0 || expert >= 4096) continue;
@@ -136,12 +136,12 @@ function read(metrics: Metrics): Reading {
   }
   return {
     time: Date.now(),
-    running: total(metrics, "sluice:num_requests_running"),
-    waiting: total(metrics, "sluice:num_requests_waiting"),
-    cache: total(metrics, "sluice:kv_cache_usage_perc"),
+    running: total(metrics, "sluice_num_requests_running"),
+    waiting: total(metrics, "sluice_num_requests_waiting"),
+    cache: total(metrics, "sluice_kv_cache_usage_perc"),
     counters,
-    first_token: histogram(metrics, "sluice:time_to_first_token_seconds"),
-    between: histogram(metrics, "sluice:inter_token_latency_seconds"),
+    first_token: histogram(metrics, "sluice_time_to_first_token_seconds"),
+    between: histogram(metrics, "sluice_inter_token_latency_seconds"),
     experts,
   };
 }

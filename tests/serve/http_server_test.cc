@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "../base/temp_dir.h"
-#include "http_client.h"
+#include "raw_client.h"
 
 namespace sluice {
 namespace {
@@ -62,7 +62,7 @@ struct Stream {
 
 TEST(HttpServer, KeepsConnectionsAliveAndAnswersInOrder) {
   HttpServer server(options(), echo);
-  HttpClient client(server.port());
+  RawClient client(server.port());
   for (int i = 0; i < 3; ++i) {
     client.post("/a?x=1", "body " + std::to_string(i));
     const std::string r = client.response();
@@ -81,11 +81,11 @@ TEST(HttpServer, KeepsConnectionsAliveAndAnswersInOrder) {
 
 TEST(HttpServer, OldClientsAndHeadRequests) {
   HttpServer server(options(), echo);
-  HttpClient old(server.port());
+  RawClient old(server.port());
   old.send("GET /old HTTP/1.0\r\n\r\n");
   EXPECT_TRUE(old.read_to_end());
   EXPECT_TRUE(old.received().ends_with("GET /old ")) << old.received();
-  HttpClient head(server.port());
+  RawClient head(server.port());
   head.send("HEAD /h HTTP/1.1\r\nConnection: close\r\n\r\n");
   EXPECT_TRUE(head.read_to_end());
   EXPECT_TRUE(head.received().ends_with("\r\n\r\n")) << head.received();
@@ -94,7 +94,7 @@ TEST(HttpServer, OldClientsAndHeadRequests) {
 
 TEST(HttpServer, ChunkedBodiesAndContinue) {
   HttpServer server(options(), echo);
-  HttpClient client(server.port());
+  RawClient client(server.port());
   client.send("POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
   EXPECT_TRUE(client.response().ends_with("POST /c abcde"));
   client.send("POST /e HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
@@ -123,7 +123,7 @@ TEST(HttpServer, RefusesWhatIsTooLargeOrMalformed) {
       {"GET / HTTP/3.7\r\n\r\n", 400},
   };
   for (const auto& c : cases) {
-    HttpClient client(server.port());
+    RawClient client(server.port());
     client.send(c.request);
     EXPECT_TRUE(client.read_to_end()) << c.request.substr(0, 60);
     EXPECT_EQ(status_of(client.received()), c.status) << c.request.substr(0, 60) << "\n" << client.received();
@@ -135,7 +135,7 @@ TEST(HttpServer, HalfARequestTimesOut) {
   limits.header_time = limits.body_time = milliseconds(100);
   HttpServer server(options(limits), echo);
   for (const char* half : {"GET / HT", "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab"}) {
-    HttpClient client(server.port());
+    RawClient client(server.port());
     client.send(half);
     EXPECT_TRUE(client.read_to_end());
     EXPECT_EQ(status_of(client.received()), 408) << client.received();
@@ -147,7 +147,7 @@ TEST(HttpServer, IdleConnectionsAreClosed) {
   HttpLimits limits;
   limits.idle_time = milliseconds(100);
   HttpServer server(options(limits), echo);
-  HttpClient client(server.port());
+  RawClient client(server.port());
   EXPECT_TRUE(client.read_to_end());
   EXPECT_EQ(client.received(), "");
 }
@@ -156,14 +156,14 @@ TEST(HttpServer, TooManyConnectionsAreTurnedAway) {
   HttpLimits limits;
   limits.connections = 2;
   HttpServer server(options(limits), echo);
-  HttpClient a(server.port()), b(server.port());
+  RawClient a(server.port()), b(server.port());
   EXPECT_TRUE(eventually([&] { return server.connections() == 2; }));
-  HttpClient c(server.port());
+  RawClient c(server.port());
   EXPECT_TRUE(c.read_to_end());
   EXPECT_EQ(status_of(c.received()), 503);
   a.leave();
   EXPECT_TRUE(eventually([&] { return server.connections() == 1; }));
-  HttpClient d(server.port());
+  RawClient d(server.port());
   d.get("/d");
   EXPECT_EQ(status_of(d.response()), 200);
 }
@@ -172,7 +172,7 @@ TEST(HttpServer, StreamsInChunks) {
   Stream stream;
   stream.most = 3;
   HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) { stream(reply); });
-  HttpClient client(server.port());
+  RawClient client(server.port());
   client.get("/");
   ASSERT_TRUE(client.read_until("\r\n0\r\n\r\n"));
   EXPECT_NE(client.received().find("Transfer-Encoding: chunked\r\n"), std::string::npos);
@@ -190,7 +190,7 @@ TEST(HttpServer, AClientThatVanishesIsNoticed) {
   Stream stream;
   stream.pause = milliseconds(20);
   HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) { stream(reply); });
-  HttpClient client(server.port());
+  RawClient client(server.port());
   client.get("/");
   ASSERT_TRUE(client.read_until("first;"));
   client.leave();
@@ -204,7 +204,7 @@ TEST(HttpServer, AClientThatReadsTooSlowlyIsGivenUp) {
   Stream stream;
   stream.piece_bytes = 50'000;
   HttpServer server(options(limits), [&](HttpRequest, std::shared_ptr<HttpReply> reply) { stream(reply); });
-  HttpClient client(server.port(), 4096);
+  RawClient client(server.port(), 4096);
   client.get("/");
   EXPECT_TRUE(eventually([&] { return stream.refused.load(); }));
   EXPECT_TRUE(stream.gone);
@@ -218,7 +218,7 @@ TEST(HttpServer, AClientThatStopsReadingAWholeResponseIsGivenUp) {
   HttpServer server(options(limits), [](HttpRequest, std::shared_ptr<HttpReply> reply) {
     reply->send({200, "text/plain", std::string(20'000'000, 'x')});
   });
-  HttpClient client(server.port(), 4096);
+  RawClient client(server.port(), 4096);
   client.get("/");
   EXPECT_TRUE(client.read_until("200 OK"));
   EXPECT_TRUE(eventually([&] { return server.connections() == 0; }));
@@ -229,7 +229,7 @@ TEST(HttpServer, AFailingHandlerIsStatus500) {
     if (r.path == "/begun") reply->begin({200, "text/plain", "part"});
     throw Bug("handler");
   });
-  HttpClient client(server.port());
+  RawClient client(server.port());
   client.get("/");
   EXPECT_EQ(status_of(client.response()), 500);
   client.get("/begun");
@@ -245,14 +245,14 @@ TEST(HttpServer, DrainLetsResponsesFinish) {
     const std::lock_guard lock(mutex);
     held = std::move(reply);
   });
-  HttpClient streaming(server.port()), idle(server.port()), half(server.port());
+  RawClient streaming(server.port()), idle(server.port()), half(server.port());
   half.send("GET / HT");
   streaming.get("/");
   ASSERT_TRUE(streaming.read_until("begun "));
   server.drain();
   EXPECT_TRUE(idle.read_to_end());
   EXPECT_TRUE(half.read_to_end());
-  EXPECT_TRUE(eventually([&] { return !HttpClient(server.port()).connected(); }));
+  EXPECT_TRUE(eventually([&] { return !RawClient(server.port()).connected(); }));
   held->write("later");
   held->end();
   server.wait();
@@ -268,7 +268,7 @@ TEST(HttpServer, RepliesMayOutliveIt) {
       held = std::move(reply);
       has = true;
     });
-    HttpClient client(server.port());
+    RawClient client(server.port());
     client.get("/");
     ASSERT_TRUE(eventually([&] { return has.load(); }));
     held->on_gone([&] { gone = true; });
@@ -291,8 +291,8 @@ TEST(HttpServer, AddressesThatCannotBeUsed) {
 
 TEST(HttpServer, ManyIdleConnections) {
   HttpServer server(options(), echo);
-  std::vector<std::unique_ptr<HttpClient>> clients;
-  for (int i = 0; i < 300; ++i) clients.push_back(std::make_unique<HttpClient>(server.port()));
+  std::vector<std::unique_ptr<RawClient>> clients;
+  for (int i = 0; i < 300; ++i) clients.push_back(std::make_unique<RawClient>(server.port()));
   EXPECT_TRUE(eventually([&] { return server.connections() == 300; }));
   for (const auto& c : clients) c->get("/x");
   for (const auto& c : clients) EXPECT_EQ(status_of(c->response()), 200);

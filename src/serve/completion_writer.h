@@ -1,0 +1,62 @@
+// The response to a text completion.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "chat/text_stream.h"
+#include "serve/response_writer.h"
+#include "tokenizer/tokenizer.h"
+
+namespace sluice {
+
+struct CompletionWriterOptions {
+  ResponseHead head;
+  std::vector<std::string> stops;
+  size_t texts_per_prompt = 1;
+  bool logprobs = false, echo = false;
+};
+
+class CompletionWriter final : public ResponseWriter {
+ public:
+  /// `prompts`: ids of the prompts, each of which has options.texts_per_prompt texts, one after another. `tokenizer`
+  /// must outlive it.
+  CompletionWriter(const Tokenizer& tokenizer, std::vector<std::vector<int32_t>> prompts,
+                   CompletionWriterOptions options);
+
+  void prompt(size_t index, std::span<const TokenLogprobs> logprobs) override;
+  bool token(size_t index, const GeneratedToken& token, std::string& out) override;
+  void finished(size_t index, const RequestResult& result, std::string& out) override;
+  void end(std::string& out) override;
+  std::string body() override;
+  Usage usage() const override { return usage_; }
+
+ private:
+  struct Logprobs {  // in a stream: since the last event
+    OrderedJson tokens = OrderedJson::array(), token_logprobs = OrderedJson::array(),
+                top_logprobs = OrderedJson::array(), text_offset = OrderedJson::array();
+  };
+  struct Text {
+    TextStream stream;
+    std::string text{};
+    Logprobs logprobs{};
+    int64_t offset = 0;  // characters of the tokens so far
+    bool echoed = false;
+    std::string finish_reason{};
+  };
+
+  const std::vector<int32_t>& prompt_of(size_t index) const { return prompts_[index / options_.texts_per_prompt]; }
+  void begin(size_t index);
+  void note(Text& text, int32_t id, const TokenLogprobs* logprobs);
+  void put(size_t index, const std::string& piece, std::string& out, const char* finish_reason = nullptr);
+  OrderedJson take_logprobs(Text& text);
+  OrderedJson head() const;
+
+  const Tokenizer& tokenizer_;
+  const std::vector<std::vector<int32_t>> prompts_;
+  const CompletionWriterOptions options_;
+  std::vector<Text> texts_;
+  Usage usage_;
+};
+
+}  // namespace sluice

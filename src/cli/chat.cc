@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "chat/fit.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
+#include "serve/chat_client.h"
 
 namespace sluice {
 namespace {
@@ -20,7 +22,7 @@ namespace {
 struct Arguments {
   InferenceOptions inference;
   SamplingOptions sampling;
-  std::string system;
+  std::string system, url;
   bool show_thinking = false;
 };
 
@@ -95,8 +97,20 @@ class AnswerView {
   std::string answer_;
 };
 
-/// A conversation with its model.
-class Chat {
+class Conversation {
+ public:
+  virtual ~Conversation() = default;
+  /// Of the model, for the user.
+  virtual std::string name() const = 0;
+  /// Begins anew.
+  virtual void reset() = 0;
+  /// Answers `message`. Throws Error, and forgets the message, when it does not fit into the context or cannot be
+  /// answered.
+  virtual void answer(const std::string& message) = 0;
+};
+
+/// With a model in this process.
+class Chat final : public Conversation {
  public:
   explicit Chat(const Arguments& a)
       : inference_(open_inference(a.inference)),
@@ -112,16 +126,14 @@ class Chat {
     reset();
   }
 
-  std::string name() const { return inference_.path.string(); }
+  std::string name() const override { return inference_.path.string(); }
 
-  void reset() {
+  void reset() override {
     turns_ = system_;
     num_answers_ = 0;
   }
 
-  /// Answers `message`. Throws Error, and forgets the message, when it does not fit into the context or cannot be
-  /// answered.
-  void answer(const std::string& message) {
+  void answer(const std::string& message) override {
     const std::vector<ChatTurn> before = turns_;
     try {
       write_answer(add_message(message));
@@ -179,8 +191,74 @@ class Chat {
   uint64_t num_answers_ = 0;
 };
 
+/// With a model behind a server.
+class RemoteChat final : public Conversation {
+ public:
+  explicit RemoteChat(const Arguments& a)
+      : client_(client_options(a)), show_thinking_(a.show_thinking), system_(a.system) {
+    reset();
+  }
+
+  std::string name() const override { return client_.model(); }
+  void reset() override {
+    messages_ = OrderedJson::array();
+    if (!system_.empty()) add("system", system_);
+  }
+  void answer(const std::string& message) override {
+    const OrderedJson before = messages_;
+    try {
+      add("user", message);
+      write_answer();
+    } catch (...) {
+      messages_ = before;
+      throw;
+    }
+  }
+
+ private:
+  static ChatClientOptions client_options(const Arguments& a) {
+    const SamplingOptions& s = a.sampling;
+    const char* key = std::getenv("SLUICE_API_KEY");
+    ChatClientOptions o{a.url,        key ? key : "", s.temperature, s.top_p, s.min_p, s.repetition_penalty,
+                        std::nullopt, s.max_tokens,   s.seed};
+    if (s.top_k > 0) o.top_k = s.top_k;
+    return o;
+  }
+  void add(const char* role, const std::string& content) {
+    messages_.push_back({{"role", role}, {"content", content}});
+  }
+  void write_answer() {
+    AnswerView view(show_thinking_);
+    InterruptGuard::reset();
+    const ChatClientUsage usage = client_.answer(messages_, [&](const AnswerEvents& events) {
+      view.push(events, !events.empty() && events.front().kind == AnswerEvent::Kind::reasoning);
+      return !InterruptGuard::interrupted();
+    });
+    view.finish();
+    InterruptGuard::reset();
+    add("assistant", view.answer());
+    write_out("\n");
+    if (usage.tokens > 0)
+      fmt::print(stderr, "[prompt {} tokens, {} of them cached, text {} tokens]\n", usage.prompt_tokens,
+                 usage.cached_tokens, usage.tokens);
+  }
+
+  ChatClient client_;
+  bool show_thinking_;
+  std::string system_;
+  OrderedJson messages_;
+};
+
+std::unique_ptr<Conversation> open_conversation(const Arguments& a) {
+  if (a.url.empty() == a.inference.model.empty())
+    fail("chat: expected --model or --url, found {}", a.url.empty() ? "neither" : "both");
+  if (a.url.empty()) return std::make_unique<Chat>(a);
+  return std::make_unique<RemoteChat>(a);
+}
+
 void run(const Arguments& a) {
-  Chat chat(a);
+  const std::unique_ptr<Conversation> conversation = open_conversation(a);
+  Conversation& chat = *conversation;
   const InterruptGuard guard;
   fmt::print(stderr, "{}: /reset starts over, /exit leaves, Ctrl-C stops an answer\n", chat.name());
   LineReader reader;
@@ -206,6 +284,9 @@ void add_chat_command(CLI::App& app) {
   a->sampling.max_tokens = 1024;
   CLI::App* command = app.add_subcommand("chat", "Talk to a model on the terminal");
   add_inference_options(*command, a->inference);
+  command->get_option("--model")->required(false);
+  command->add_option("--url", a->url,
+                      "instead of --model: http://HOST:PORT of a server (its key, if it wants one: SLUICE_API_KEY)");
   add_sampling_options(*command, a->sampling);
   command->add_option("--system", a->system, "system prompt: what the model is told first");
   command->add_flag("--show-thinking", a->show_thinking,
@@ -214,7 +295,8 @@ void add_chat_command(CLI::App& app) {
       "/reset starts over, Ctrl-C stops an answer, /exit or Ctrl-D leaves. Thinking is not kept in the conversation.\n"
       "A message needs room in the context (--ctx) for itself and an answer of --max-tokens or a quarter of the\n"
       "context; to make it, the oldest messages are forgotten, never the system prompt, and one line says so.\n\n"
-      "Example: sluice chat --model out/chat-model --temperature 0.6");
+      "Example: sluice chat --model out/chat-model --temperature 0.6\n"
+      "         sluice chat --url http://127.0.0.1:8080");
   command->callback([a] { run(*a); });
 }
 

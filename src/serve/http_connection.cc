@@ -1,5 +1,6 @@
 #include "serve/http_connection.h"
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
@@ -144,8 +145,24 @@ void Connection::parse() {
   if (error == http::error::header_limit) return refuse(431, "the headers are too large");
   if (error == http::error::body_limit) return refuse(413, "the body is too large");
   if (error && error != http::error::need_more) return refuse(400, "malformed HTTP: " + error.message());
+  if (!reserve_body()) return refuse(503, "too many large requests at a time");
   if (parser_->is_done()) return dispatch();
   note_progress();
+}
+
+/// Once the headers have come: room for what they announce. A body of unknown length may become as long as any.
+bool Connection::reserve_body() {
+  if (reserved_ > 0 || !parser_->is_header_done()) return true;
+  const auto length = parser_->content_length();
+  const size_t bytes = length ? static_cast<size_t>(*length) : parser_->chunked() ? limits().body_bytes : 0;
+  if (!owner_->reserve(bytes)) return false;
+  reserved_ = bytes;
+  return true;
+}
+
+void Connection::keep_reserved(size_t bytes) {
+  owner_->release(reserved_ - std::min(bytes, reserved_));
+  reserved_ = std::min(bytes, reserved_);
 }
 
 /// A request that is not complete: which part is awaited, and how long.
@@ -180,6 +197,7 @@ void Connection::dispatch() {
   head_only_ = message.method() == http::verb::head;
   state_ = State::replying;
   clear_deadline();
+  keep_reserved(message.body().size());
   const auto reply = std::make_shared<ConnectionReply>(shared_from_this(), owner_->options());
   owner_->handle(plain_request(std::move(message)), reply);
 }
@@ -270,6 +288,7 @@ void Connection::finish_response() {
     ended_ = false;
     gone_callback_ = nullptr;
   }
+  keep_reserved(0);
   if (refused_) return linger();
   if (!keep_alive_ || !http11_ || owner_->draining()) return close();
   begin_request();
@@ -303,6 +322,7 @@ void Connection::close() {
   state_ = State::closed;
   error_code ignored;
   clear_deadline();
+  keep_reserved(0);
   socket_.close(ignored);
   owner_->closed(this);
 }

@@ -25,6 +25,9 @@ class ConnectionOwner {
   virtual ~ConnectionOwner() = default;
   virtual const HttpOptions& options() const = 0;
   virtual bool draining() const = 0;
+  /// Sets memory aside for bodies; false when there is not enough.
+  virtual bool reserve(size_t bytes) = 0;
+  virtual void release(size_t bytes) = 0;
   /// Runs the handler, on a worker.
   virtual void handle(HttpRequest request, std::shared_ptr<HttpReply> reply) = 0;
   /// The connection is closed.
@@ -63,6 +66,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read();
   void on_read(boost::system::error_code error, size_t n);
   void parse();
+  bool reserve_body();
+  void keep_reserved(size_t bytes);
   void note_progress();
   void refuse(int status, std::string_view reason);
   void dispatch();
@@ -86,6 +91,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<Parser> parser_;
   State state_ = State::idle;
   bool reading_ = false, continued_ = false, refused_ = false;
+  size_t reserved_ = 0;  // bytes set aside for the body
   std::string writing_;  // of which `written_` bytes are sent
   size_t written_ = 0;
 

@@ -78,6 +78,13 @@ class HttpServer::Core final : public ConnectionOwner, public std::enable_shared
     workers_.join();
   }
 
+  bool reserve(size_t bytes) override {
+    if (body_bytes_.fetch_add(bytes) + bytes <= options_.limits.all_body_bytes) return true;
+    body_bytes_ -= bytes;
+    return false;
+  }
+  void release(size_t bytes) override { body_bytes_ -= bytes; }
+
   void handle(HttpRequest request, std::shared_ptr<HttpReply> reply) override {
     asio::post(workers_, [self = shared_from_this(), request = std::move(request), reply = std::move(reply)]() mutable {
       try {
@@ -159,6 +166,7 @@ class HttpServer::Core final : public ConnectionOwner, public std::enable_shared
   std::vector<std::thread> threads_;
   uint16_t port_ = 0;
   std::atomic<bool> draining_ = false;
+  std::atomic<size_t> body_bytes_ = 0;  // reserved
 
   mutable std::mutex mutex_;  // guards what follows
   std::unordered_set<Connection*> connections_;

@@ -130,6 +130,30 @@ TEST(HttpServer, RefusesWhatIsTooLargeOrMalformed) {
   }
 }
 
+TEST(HttpServer, BodiesTogetherAreBounded) {
+  HttpLimits limits;
+  limits.body_bytes = 1000;
+  limits.all_body_bytes = 1500;
+  HttpServer server(options(limits), echo);
+  const std::string announced = "POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
+  RawClient first(server.port());
+  first.send(announced);
+  const auto status_of_large = [&] {
+    RawClient second(server.port());
+    second.send(announced + std::string(1000, 'x'));
+    return status_of(second.response());
+  };
+  EXPECT_TRUE(eventually([&] { return status_of_large() == 503; }));
+  RawClient small(server.port());
+  small.post("/", "small");
+  EXPECT_EQ(status_of(small.response()), 200);
+  first.send(std::string(1000, 'x'));
+  EXPECT_EQ(status_of(first.response()), 200);
+  EXPECT_TRUE(eventually([&] { return status_of_large() == 200; }));
+  small.post("/", std::string(1000, 'y'));
+  EXPECT_EQ(status_of(small.response()), 200);
+}
+
 TEST(HttpServer, HalfARequestTimesOut) {
   HttpLimits limits;
   limits.header_time = limits.body_time = milliseconds(100);

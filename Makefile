@@ -14,7 +14,7 @@ configure = cmake --preset $(1) $(2) --log-level=WARNING $(if $(shell command -v
 sources = find $(wildcard src tests fuzz bench) '(' -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' ')'
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build the program, build/cpu/sluice
 	@tools/install-packages.sh build
@@ -47,8 +47,9 @@ web: ## build the page in web/dist anew, byte for byte what is committed (npm)
 	npm --prefix web ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	npm --prefix web run --silent build
 
-test-web: ## test the page in Chromium (2 minutes)
+test-web: build ## test the server with real clients and the page in Chromium (3 minutes)
 	@tools/install-packages.sh web
+	tests/web/api.sh $(CPU_BUILD)/sluice
 	tests/web/page.sh
 
 format: ## format the sources in place

@@ -3,6 +3,7 @@ include(GNUInstallDirs)
 install(DIRECTORY configs/models DESTINATION ${CMAKE_INSTALL_DATADIR}/sluice/configs)
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DATADIR}/sluice)
 install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DATADIR}/sluice OPTIONAL)
+install(FILES packaging/sluice.service DESTINATION lib/systemd/system)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/sluice RENAME copyright)
 install(FILES web/licenses.txt DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/sluice RENAME copyright-page)
 

@@ -14,7 +14,8 @@ for group in "${@:-}"; do
     # nodejs and npm: public tokenizers to compare with; strace: the order of writes; qemu-user: a processor without AVX2.
     test) wanted+=("${build[@]}" libgtest-dev ca-certificates nodejs npm strace qemu-user) ;;
     fuzz) wanted+=("${build[@]}" clang-14 libclang-rt-14-dev libomp-14-dev) ;;
-    web) wanted+=(nodejs npm chromium ca-certificates) ;;
+    # prometheus: its promtool, which says whether /metrics is well-formed.
+    web) wanted+=(nodejs npm chromium ca-certificates prometheus) ;;
     lint) wanted+=(clang-format-14 universal-ctags) ;;
     deb) wanted+=("${build[@]}" dpkg-dev file) ;;
     *) echo "$0: '$group': expected build, test, fuzz, web, lint or deb" >&2; exit 2 ;;

@@ -7,7 +7,6 @@
 #include "convert/gguf_config.h"
 #include "convert/gguf_model.h"
 #include "convert/gguf_tokenizer.h"
-#include "formats/hf_config.h"
 #include "model/checkpoint.h"
 
 namespace sluice {
@@ -18,11 +17,6 @@ constexpr float kTemperature = 0.8f, kTopP = 0.95f;
 volatile std::sig_atomic_t interrupt_flag = 0;
 
 extern "C" void sluice_on_interrupt(int) { interrupt_flag = 1; }
-
-HfGeneration generation_defaults(const fs::path& folder) {
-  const fs::path file = folder / "generation_config.json";
-  return fs::exists(file) ? parse_hf_generation(read_file(file), file.string()) : HfGeneration{};
-}
 
 double rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; }
 
@@ -88,10 +82,15 @@ std::vector<int32_t> Inference::encode(std::string_view text, bool parse_special
 
 namespace {
 
-EngineOptions engine_options(const InferenceOptions& o) { return {o.context, o.cache_tokens, o.memory}; }
+EngineOptions engine_options(const InferenceOptions& o, const Model& m) {
+  const int64_t layers = m.config.num_hidden_layers + (m.weights.mtp.empty() ? 0 : 1);
+  const auto token_bytes = static_cast<uint64_t>(layers * latent_shape(m.config).row()) * sizeof(float);
+  return {o.context, o.cache_tokens > 0 ? o.cache_tokens : static_cast<int64_t>(o.cache_memory / token_bytes),
+          o.memory};
+}
 
 void print_plan(const fs::path& path, const Model& m, const InferenceOptions& options) {
-  const MemoryPlan p = plan_memory(m, engine_options(options));
+  const MemoryPlan p = plan_memory(m, engine_options(options, m));
   const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   fmt::print(
       stderr,
@@ -138,7 +137,7 @@ Inference open_inference(const InferenceOptions& options) {
   const int64_t mtp_modules = gguf ? open_gguf(i, *gguf, options) : open_folder(i, options.model);
   if (mtp_modules > i.model->config.num_nextn_predict_layers)
     fmt::print(stderr, "{}: announces an MTP module that its files do not hold: loaded without\n", i.path.string());
-  i.engine = std::make_unique<Engine>(*i.stream, *i.model, engine_options(options));
+  i.engine = std::make_unique<Engine>(*i.stream, *i.model, engine_options(options, *i.model));
   return i;
 }
 
@@ -197,6 +196,11 @@ GenerateOptions generate_options(const SamplingOptions& options, const Inference
     if (inference.tokenizer->eos_id() != Tokenizer::kNone) g.stop_ids.push_back(inference.tokenizer->eos_id());
   }
   return g;
+}
+
+HfGeneration generation_defaults(const fs::path& folder) {
+  const fs::path file = folder / "generation_config.json";
+  return fs::exists(file) ? parse_hf_generation(read_file(file), file.string()) : HfGeneration{};
 }
 
 std::unique_ptr<Session> open_session(const Inference& inference, Draft draft) {

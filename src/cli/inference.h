@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/generate.h"
+#include "formats/hf_config.h"
 #include "formats/json_lines.h"
 #include "tokenizer/tokenizer.h"
 
@@ -15,10 +16,11 @@ namespace sluice {
 
 struct InferenceOptions {
   std::string model;
-  int threads = 0;           // 0: all cores
-  int64_t context = 0;       // 0: the model's
-  int64_t cache_tokens = 0;  // room for all sequences together; 0: for one of `context`
-  uint64_t memory = 0;       // most bytes; 0: no bound
+  int threads = 0;            // 0: all cores
+  int64_t context = 0;        // 0: the model's
+  int64_t cache_tokens = 0;   // room for all sequences together; 0: what cache_memory says
+  uint64_t cache_memory = 0;  // room for these in so many bytes; in any case for one of `context`
+  uint64_t memory = 0;        // most bytes; 0: no bound
 };
 
 /// --model, --threads, --ctx, --memory.
@@ -45,6 +47,9 @@ struct Inference {
 /// `options.model` may be a checkpoint folder, the folder of a training run, whose latest checkpoint it is then, a GGUF
 /// file or a folder with one. With options.memory, what is kept in memory is printed to stderr first.
 Inference open_inference(const InferenceOptions& options);
+
+/// What the checkpoint's generation_config.json says; nothing where it has none.
+HfGeneration generation_defaults(const fs::path& folder);
 
 /// What the user said about sampling; the rest is the checkpoint's (generation_config.json) or ours.
 struct SamplingOptions {

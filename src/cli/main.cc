@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
   sluice::add_train_command(app);
   sluice::add_generate_command(app);
   sluice::add_chat_command(app);
+  sluice::add_serve_command(app);
   sluice::add_score_command(app);
   sluice::add_compare_command(app);
   sluice::add_init_command(app);

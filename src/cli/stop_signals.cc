@@ -13,6 +13,7 @@ void wait_for_signals(sigset_t set) {
   int signal = 0;
   sigwait(&set, &signal);
   requested = true;
+  requested.notify_all();
   sigwait(&set, &signal);
   std::signal(signal, SIG_DFL);
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
@@ -31,5 +32,7 @@ void watch_stop_signals() {
 }
 
 bool stop_requested() { return requested; }
+
+void wait_for_stop() { requested.wait(false); }
 
 }  // namespace sluice

@@ -12,4 +12,7 @@ void watch_stop_signals();
 /// Has one of them come?
 bool stop_requested();
 
+/// Returns when one of them has come.
+void wait_for_stop();
+
 }  // namespace sluice

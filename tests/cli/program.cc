@@ -53,6 +53,8 @@ bool Program::is_running() {
   return !is_done_;
 }
 
+std::string Program::out() const { return fs::exists(output_ / "out") ? read_file(output_ / "out") : ""; }
+
 std::string Program::err() const { return fs::exists(output_ / "err") ? read_file(output_ / "err") : ""; }
 
 Outcome Program::wait() {

@@ -36,7 +36,8 @@ class Program {
   pid_t pid() const { return pid_; }
   void send(int signal) const;
   bool is_running();
-  /// What it has written to stderr so far.
+  /// What it has written to stdout and stderr so far.
+  std::string out() const;
   std::string err() const;
   Outcome wait();
 

@@ -341,6 +341,14 @@ std::string format_tokenizer_config(const TokenizerConfig& config) {
   return json.dump(2) + "\n";
 }
 
+std::string add_chat_template(const std::string& json, std::string_view chat_template, const std::string& name) {
+  OrderedJson config = parse_ordered_json(json, name);
+  if (!config.is_object()) fail("{}: expected an object, found {}", name, json_excerpt(config));
+  if (config.contains("chat_template")) return json;
+  config["chat_template"] = chat_template;
+  return config.dump(2) + "\n";
+}
+
 void save_tokenizer(const fs::path& folder, const TokenizerFile& file, const TokenizerConfig& config) {
   std::error_code error;
   fs::create_directories(folder, error);

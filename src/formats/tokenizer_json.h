@@ -75,6 +75,10 @@ TokenizerFile parse_tokenizer_json(std::string_view json, const std::string& nam
 /// `tokenizers` package loads it.
 std::string format_tokenizer_json(const TokenizerFile& file);
 
+/// The text of a tokenizer_config.json with `chat_template` where it has none, else as it is. Throws Error when it is
+/// no JSON object.
+std::string add_chat_template(const std::string& json, std::string_view chat_template, const std::string& name);
+
 /// Reads tokenizer_config.json; tokens may be strings or objects with `content`. Throws Error as above.
 TokenizerConfig parse_tokenizer_config(std::string_view json, const std::string& name);
 

@@ -102,7 +102,10 @@ Corpus load_corpus(const TrainConfig& c, const Tokenizer& tokenizer, int threads
     for (size_t i = 0; i < c.data.size(); ++i)
       corpus.held_out.push_back({fs::path(parse_data_entry(c.data[i]).pattern).stem().string(),
                                  hold_out(corpus.sources[i].range, c.eval_fraction)});
-  for (const SamplerSource& s : corpus.sources) corpus.tokens += s.range.size();
+  for (const SamplerSource& s : corpus.sources) {
+    corpus.tokens += s.range.size();
+    corpus.has_chats |= s.range.set->target_tokens() < s.range.set->tokens();
+  }
   return corpus;
 }
 

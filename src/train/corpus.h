@@ -20,6 +20,7 @@ struct Corpus {
   std::vector<SamplerSource> sources;
   std::vector<HeldOut> held_out;
   int64_t tokens = 0;              // of all sources
+  bool has_chats = false;          // some of the tokens are no targets: they are a user's
   std::vector<std::string> notes;  // one line per source: what was packed and repaired
 };
 

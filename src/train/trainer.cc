@@ -9,6 +9,7 @@
 #include "model/checkpoint.h"
 #include "model/size.h"
 #include "ops/optim.h"
+#include "tokenizer/chat_template.h"
 #include "train/batch.h"
 #include "train/evaluate.h"
 #include "train/memory.h"
@@ -64,6 +65,10 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
   tokenizer_files_ = read_tokenizer_files(tokenizer);  // now: the checkpoint may be removed before the next is saved
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));
   corpus_ = load_corpus(config_, *tokenizer_, stream_.threads());
+  if (corpus_.has_chats) {  // what is trained is no base model any more
+    std::string& text = tokenizer_files_["tokenizer_config.json"];
+    text = add_chat_template(text.empty() ? "{}" : text, chat_template_jinja(), "tokenizer_config.json");
+  }
   notes_.insert(notes_.end(), corpus_.notes.begin(), corpus_.notes.end());
   byte_lengths_ = token_byte_lengths(*tokenizer_);
   sampler_ =

@@ -10,7 +10,11 @@
 namespace sluice {
 namespace {
 
-TokenizerData tiny_data() { return {tiny_file(), trained_tokenizer_config(), "tokenizer.json"}; }
+TokenizerData tiny_data() {
+  TokenizerData data{tiny_file(), trained_tokenizer_config(), "tokenizer.json"};
+  data.config.chat_template = "{{ messages }}";
+  return data;
+}
 
 HfConfig config_of(int64_t vocab_size) {
   HfConfig c;

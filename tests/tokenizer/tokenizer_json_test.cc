@@ -163,9 +163,19 @@ TEST(TokenizerConfigJson, TokensMayBeStringsOrObjects) {
             "c.json: bos_token: expected a string, found 7");
 }
 
+TEST(TokenizerConfigJson, AChatTemplateIsAddedOnce) {
+  EXPECT_EQ(parse_tokenizer_config(add_chat_template(R"({"bos_token": "b"})", "T", "c.json"), "c.json").chat_template,
+            "T");
+  const std::string own = R"({"chat_template": "own"})";
+  EXPECT_EQ(add_chat_template(own, "T", "c.json"), own);
+  EXPECT_EQ(error_of([] { add_chat_template("[]", "T", "c.json"); }), "c.json: expected an object, found []");
+}
+
 TEST(TokenizerConfigJson, SavedFolderLoads) {
   const fs::path folder = fs::temp_directory_path() / "sluice_tokenizer_test" / "folder";
-  save_tokenizer(folder, tiny_file(), trained_tokenizer_config());
+  TokenizerConfig saved = trained_tokenizer_config();
+  saved.chat_template = "{{ messages }}";
+  save_tokenizer(folder, tiny_file(), saved);
   const Tokenizer tokenizer = Tokenizer::load(folder);
   EXPECT_EQ(tokenizer.vocab_size(), 400);
   EXPECT_EQ(tokenizer.bos_id(), 0);
@@ -174,7 +184,7 @@ TEST(TokenizerConfigJson, SavedFolderLoads) {
   EXPECT_EQ(encode(tokenizer, tiny_corpus()), encode(tiny_tokenizer(), tiny_corpus()));
   const TokenizerConfig config =
       parse_tokenizer_config(read_file(folder / "tokenizer_config.json"), "tokenizer_config.json");
-  EXPECT_EQ(config.chat_template, trained_tokenizer_config().chat_template);
+  EXPECT_EQ(config.chat_template, "{{ messages }}");
   fs::remove(folder / "tokenizer_config.json");
   EXPECT_EQ(Tokenizer::load(folder).bos_id(), Tokenizer::kNone);
   fs::remove_all(folder.parent_path());

@@ -10,6 +10,7 @@
 #include "data/pack.h"
 #include "formats/safetensors.h"
 #include "model/checkpoint.h"
+#include "tokenizer/chat_template.h"
 
 namespace sluice {
 namespace {
@@ -294,6 +295,13 @@ TEST_F(TrainerTest, LearnsFromTheAnswersOfChatsOnly) {
   const int64_t positions = c.steps * c.batch_size * c.seq_len;
   EXPECT_LT(log.steps.back().tokens, positions * 3 / 4);
   EXPECT_GT(log.steps.back().tokens, positions / 20);
+  // What chats have trained is to be asked as in them; the tokenizer alone says nothing of that.
+  const auto chat_template = [&](const char* folder) {
+    const fs::path file = fs::path(c.out) / folder / "tokenizer_config.json";
+    return parse_tokenizer_config(read_file(file), file.string()).chat_template;
+  };
+  EXPECT_EQ(chat_template("latest"), chat_template_jinja());
+  EXPECT_EQ(chat_template("tokenizer"), "");
 }
 
 TEST_F(TrainerTest, WritesSamplesAndEvaluatesNamedTexts) {

@@ -115,7 +115,8 @@ void Exchange::end_text(size_t index, const RequestResult& result) {
 
 void Exchange::complete() {
   over_ = true;
-  const int status = gone_ ? kClientGone : failure_ ? failure_->status : setup_.head.status;
+  // Before the client knows, so that what it asks next finds it counted.
+  setup_.done(gone_ ? kClientGone : failure_ ? failure_->status : setup_.head.status, setup_.writer->usage());
   std::string out;
   if (!failure_) {
     setup_.writer->end(out);
@@ -134,7 +135,6 @@ void Exchange::complete() {
     setup_.reply->end();
   }
   setup_.reply.reset();
-  setup_.done(status, setup_.writer->usage());
 }
 
 void Exchange::begin() {

@@ -100,6 +100,17 @@ TEST(Serve, KeysFromAFile) {
   EXPECT_EQ(server.status("/v1/models", "Authorization: Bearer abc\r\n"), 200);
 }
 
+TEST(Serve, TheTerminalConnects) {
+  Server server({"--served-model-name", "river-model"});
+  const std::string url = "http://127.0.0.1:" + std::to_string(server.port());
+  const Outcome o = sluice({"chat", "--url", url});
+  EXPECT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_NE(o.err.find("river-model"), std::string::npos) << o.err;
+  expect_user_error(sluice({"chat", "--url", url, "--model", "x"}), {"--model or --url", "both"});
+  expect_user_error(sluice({"chat"}), {"--model or --url", "neither"});
+  expect_user_error(sluice({"chat", "--url", "http://127.0.0.1:1"}), {"cannot connect"});
+}
+
 TEST(Serve, Mistakes) {
   TempDir dir;
   write_file(dir / "keys", "\n");

@@ -4,6 +4,8 @@
 #include <ctime>
 #include <utility>
 
+#include "chat/prompt.h"
+
 namespace sluice {
 namespace {
 
@@ -27,9 +29,8 @@ FittedChat fit_chat(std::span<const ChatTurn> turns, const ChatFormat& format, c
                     int64_t most) {
   FittedChat chat{{turns.begin(), turns.end()}, {}, {}, 0};
   do {
-    ChatPrompt prompt = format.prompt(make_chat_request(chat.turns), std::time(nullptr));
-    chat.ids.clear();
-    tokenizer.encode(prompt.text, true, chat.ids);
+    EncodedPrompt prompt = encode_prompt(format, tokenizer, make_chat_request(chat.turns), std::time(nullptr));
+    chat.ids = std::move(prompt.ids);
     chat.answer = std::move(prompt.answer);
   } while (static_cast<int64_t>(chat.ids.size()) > most && drop_oldest(chat));
   return chat;

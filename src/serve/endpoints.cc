@@ -1,5 +1,8 @@
 // The endpoints of the service that need no engine.
+#include <ctime>
+
 #include "base/error.h"
+#include "chat/prompt.h"
 #include "serve/page.h"
 #include "serve/service_call.h"
 
@@ -38,13 +41,11 @@ HttpResponse json_response(const OrderedJson& body) { return {200, kJsonType, js
 
 /// The ids of `messages` as a chat completion would have them.
 std::vector<int32_t> chat_ids(const ServedModel& model, const OrderedJson& body) {
-  std::vector<int32_t> ids;
   try {
-    model.tokenizer.encode(model.chat.prompt(parse_chat_request(body)).text, true, ids);
+    return encode_prompt(model.chat, model.tokenizer, parse_chat_request(body), std::time(nullptr)).ids;
   } catch (const Error& e) {
     throw invalid_param(e.what());
   }
-  return ids;
 }
 
 std::vector<int32_t> parse_tokens(const Fields& body) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "chat/prompt.h"
 #include "serve/api_error.h"
 #include "serve/chat_writer.h"
 #include "serve/completion_writer.h"
@@ -98,14 +99,13 @@ PreparedTexts prepare_chat(const OrderedJson& body, const ServedModel& model, Gr
   check_model_name(model, c.text.model);
   if (model.chat.is_base())
     throw invalid_param("messages", "this model has no chat template: it completes texts, at /v1/completions");
-  ChatPrompt prompt;
+  EncodedPrompt prompt;
   try {
-    prompt = model.chat.prompt(c.chat, now);
+    prompt = encode_prompt(model.chat, model.tokenizer, c.chat, now);
   } catch (const Error& e) {
     throw invalid_param(e.what());
   }
-  std::vector<int32_t> ids;
-  encode_onto(ids, model, prompt.text, true, "messages");
+  const std::vector<int32_t>& ids = prompt.ids;
   check_length(ids, model, "messages");
   const std::shared_ptr<TokenGrammar> grammar = answer_grammar(c, prompt.answer, model, grammars);
 

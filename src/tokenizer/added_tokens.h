@@ -33,6 +33,12 @@ class AddedTokenMatcher {
     if (done < source.size()) text(source.substr(done));
   }
 
+  /// Bytes of the longest token that starts at `at`; 0: none does.
+  size_t length_at(std::string_view source, size_t at) const {
+    const uint32_t token = longest(source, at);
+    return token == kNoToken ? 0 : tokens_[token].content.size();
+  }
+
  private:
   static constexpr uint32_t kNoToken = UINT32_MAX;
   struct Match {

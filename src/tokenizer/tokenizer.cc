@@ -303,6 +303,10 @@ bool Tokenizer::is_special(int32_t id) const {
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->special.size()); }
 
+size_t Tokenizer::added_token_at(std::string_view text, size_t at) const {
+  return std::max(impl_->raw_tokens.length_at(text, at), impl_->normalized_tokens.length_at(text, at));
+}
+
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
   const auto it = impl_->added.find(std::string(token));
   return it == impl_->added.end() ? std::nullopt : std::optional(it->second);

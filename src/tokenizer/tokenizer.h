@@ -54,6 +54,9 @@ class Tokenizer {
   /// regex runs out of its match limit.
   void encode(std::string_view text, bool parse_special, std::vector<int32_t>& out) const;
 
+  /// Bytes of the longest added token that stands in `text` at `at`; 0: none begins there.
+  size_t added_token_at(std::string_view text, size_t at) const;
+
   /// The bytes of `ids` one after the other; not necessarily valid UTF-8. Ids without a token give nothing.
   /// `skip_special` leaves out tokens whose `special` flag is set.
   std::string decode(std::span<const int32_t> ids, bool skip_special) const;

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz sanitize web test-web format check deb install clean
+.PHONY: help build demo test test-cuda fuzz sanitize web test-web format check deb install clean
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -29,6 +29,10 @@ test: ## build everything and run the tests (at most 15 minutes)
 	@$(call configure,cpu,-DBUILD_TESTING=ON)
 	cmake --build $(CPU_BUILD) --parallel $(JOBS)
 	ctest --test-dir $(CPU_BUILD) --parallel 2 --output-on-failure --no-tests=error
+
+test-cuda: ## compile the CUDA backend where nvcc of CUDA 13 is, and test it where a Hopper GPU is (at most 15 minutes)
+	@tools/install-packages.sh test
+	@tools/test-cuda $(JOBS)
 
 fuzz: ## fuzz the readers of untrusted files, FUZZ_SECONDS=300 each (clang, at most 15 minutes on 2 cores)
 	@tools/install-packages.sh fuzz

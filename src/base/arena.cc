@@ -5,10 +5,20 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/config.h"
+#include "base/cuda/runtime.h"
+
 namespace sluice {
 
-Arena::Arena(size_t capacity_bytes) : capacity_(capacity_bytes) {
+Arena::Arena(size_t capacity_bytes, const Device& device) : device_(device), capacity_(capacity_bytes) {
   if (capacity_ == 0) return;
+  if constexpr (kHasCuda) {
+    if (device.is_cuda()) {
+      base_ = static_cast<char*>(cuda::allocate(device.index, capacity_));
+      return;
+    }
+  }
+  check(!device.is_cuda(), "Arena: expected a device of this build");
   void* p = mmap(nullptr, capacity_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) fail("memory: cannot reserve {} MiB of address space", capacity_ >> 20);
   base_ = static_cast<char*>(p);
@@ -22,12 +32,16 @@ Arena Arena::counting() {
 }
 
 Arena::~Arena() {
-  if (base_) munmap(base_, capacity_);
+  if (!base_) return;
+  if constexpr (kHasCuda)
+    if (device_.is_cuda()) cuda::release(device_.index, base_);
+  if (!device_.is_cuda()) munmap(base_, capacity_);
 }
 
 Arena::Arena(Arena&& other) noexcept { *this = std::move(other); }
 
 Arena& Arena::operator=(Arena&& other) noexcept {
+  std::swap(device_, other.device_);
   std::swap(base_, other.base_);
   std::swap(capacity_, other.capacity_);
   std::swap(used_, other.used_);

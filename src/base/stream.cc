@@ -3,10 +3,27 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/config.h"
+#include "base/cuda/runtime.h"
+
 namespace sluice {
 
 Stream::Stream(int threads)
     : pool_(std::make_unique<ThreadPool>(threads)), scratch_(static_cast<size_t>(threads) + 1) {}
+
+Stream::Stream(const Device& device, int threads) : Stream(threads) {
+  device_ = device;
+  if (!device.is_cuda()) return;
+  if constexpr (kHasCuda)
+    queue_ = cuda::open_queue(device.index);
+  else
+    fail("device {}: {}", device_text(device), why_unusable(device));
+}
+
+void Stream::synchronize() {
+  if constexpr (kHasCuda)
+    if (queue_) cuda::synchronize(*queue_);
+}
 
 Stream Stream::dry() { return {}; }
 

@@ -7,19 +7,34 @@
 #include <utility>
 #include <vector>
 
+#include "base/device.h"
 #include "base/thread_pool.h"
 
 namespace sluice {
 
-/// A queue of ops on one device with its threads and scratch memory. On the CPU an op is finished when it returns.
+namespace cuda {
+class Queue;
+}
+
+/// A queue of ops on one device with its threads and scratch memory. On the CPU an op is finished when it returns. On a
+/// GPU it is queued: ops see what those before them have written, the host sees it after synchronize() or download()
+/// (base/transfer.h).
 class Stream {
  public:
   /// A CPU stream of `threads` >= 1 threads.
   explicit Stream(int threads);
+  /// A stream of `device`; `threads` do the work that is left to the host. Throws Error when the device is not usable.
+  Stream(const Device& device, int threads);
   /// A stream on which ops check their arguments and do nothing: with Arena::counting() it measures memory.
   static Stream dry();
 
   bool is_dry() const { return pool_ == nullptr; }
+  bool is_cuda() const { return queue_ != nullptr; }
+  const Device& device() const { return device_; }
+  /// Of a GPU's stream: what kernels are launched with.
+  cuda::Queue& queue() { return *queue_; }
+  /// Waits until all ops are finished. Throws Error with what one of them met on the GPU.
+  void synchronize();
   ThreadPool& pool() { return *pool_; }
   int threads() const { return pool_ ? pool_->size() : 1; }
 
@@ -37,6 +52,8 @@ class Stream {
     std::unique_ptr<float, Free> data;
     size_t count = 0;
   };
+  Device device_;
+  std::shared_ptr<cuda::Queue> queue_;  // of a GPU
   std::unique_ptr<ThreadPool> pool_;
   std::vector<Block> scratch_;
 };

@@ -1,0 +1,10 @@
+// What this build contains. The only place where the preprocessor decides.
+#pragma once
+
+namespace sluice {
+
+/// Whether the CUDA backend was built (CMake's SLUICE_CUDA). Where it was not, calls of `cuda::` functions stand in
+/// discarded branches and need no definition.
+inline constexpr bool kHasCuda = SLUICE_HAS_CUDA;
+
+}  // namespace sluice

@@ -1,0 +1,35 @@
+// The GPU as the rest of base sees it: no CUDA type here. Defined in builds with CUDA only.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "base/tensor.h"
+
+namespace sluice::cuda {
+
+/// A queue of kernels on one GPU (base/cuda/queue.h).
+class Queue;
+
+/// As in base/device.h.
+std::string why_unusable(int device);
+size_t free_memory(int device);
+
+/// Memory of the GPU, at least 256-byte aligned, zero. Throws Error when there is too little.
+void* allocate(int device, size_t bytes);
+void release(int device, void* memory);
+
+/// Memory of the host that the GPU reads and writes at the same address. Throws Error when there is too little.
+void* allocate_shared(size_t bytes);
+void release_shared(void* memory);
+
+/// Throws Error when the GPU cannot be used.
+std::shared_ptr<Queue> open_queue(int device);
+/// Waits for all kernels. Throws Error with what one of them met.
+void synchronize(Queue& queue);
+
+enum class Direction { to_device, to_host };
+/// `to` = `from`, of one dtype and shape, rows may be strided; behind all kernels of the queue, and waits for it.
+void transfer(Queue& queue, const Tensor& to, const Tensor& from, Direction direction);
+
+}  // namespace sluice::cuda

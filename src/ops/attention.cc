@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -24,7 +26,7 @@ void attention_forward(Stream& s, Tensor o, Tensor lse, const AttentionInputs& i
   check_inputs(in, shape);
   check_outputs(o, lse, shape);
   check(!in.first_T || in.first_T.dtype == DType::i32, "attention: expected first_T i32");
-  if (!s.is_dry()) cpu::attention_forward(s, o, lse, in, shape);
+  dispatch<cpu::attention_forward, cuda::attention_forward>(s, o, lse, in, shape);
 }
 
 void attention_backward_input(Stream& s, const AttentionInputs& grad, const Tensor& d_o, const AttentionInputs& in,
@@ -33,7 +35,7 @@ void attention_backward_input(Stream& s, const AttentionInputs& grad, const Tens
   check_inputs(grad, shape);
   check_outputs(o, lse, shape);
   check(same(d_o, o), "attention_backward_input: expected d_o as o");
-  if (!s.is_dry()) cpu::attention_backward_input(s, grad, d_o, in, o, lse, shape);
+  dispatch<cpu::attention_backward_input, cuda::attention_backward_input>(s, grad, d_o, in, o, lse, shape);
 }
 
 }  // namespace sluice

@@ -29,5 +29,9 @@ namespace cpu {
 decltype(sluice::attention_forward) attention_forward;
 decltype(sluice::attention_backward_input) attention_backward_input;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::attention_forward) attention_forward;
+decltype(sluice::attention_backward_input) attention_backward_input;
+}  // namespace cuda
 
 }  // namespace sluice

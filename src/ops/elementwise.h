@@ -5,7 +5,7 @@
 
 namespace sluice {
 
-/// y = x, rounded to y's dtype.
+/// y = x, rounded to y's dtype; or i32 to i32.
 void copy(Stream& s, Tensor y, const Tensor& x);
 /// y = a + b (in float32, one rounding). y may be a or b.
 void add(Stream& s, Tensor y, const Tensor& a, const Tensor& b);
@@ -17,5 +17,10 @@ decltype(sluice::copy) copy;
 decltype(sluice::add) add;
 decltype(sluice::zero) zero;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::copy) copy;
+decltype(sluice::add) add;
+decltype(sluice::zero) zero;
+}  // namespace cuda
 
 }  // namespace sluice

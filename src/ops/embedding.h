@@ -13,5 +13,9 @@ namespace cpu {
 decltype(sluice::embedding_forward) embedding_forward;
 decltype(sluice::embedding_backward_weight) embedding_backward_weight;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::embedding_forward) embedding_forward;
+decltype(sluice::embedding_backward_weight) embedding_backward_weight;
+}  // namespace cuda
 
 }  // namespace sluice

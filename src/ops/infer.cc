@@ -1,5 +1,7 @@
 #include "ops/infer.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -33,14 +35,14 @@ void infer_cache_rows(Stream& s, Tensor rows, const Tensor& x_TA, const CachePla
   check_cache(rows, x_TA.cols());
   check_places(places, x_TA.rows());
   check(x_TA.dtype == DType::f32, "infer_cache_rows: expected f32");
-  if (!s.is_dry()) cpu::infer_cache_rows(s, rows, x_TA, places);
+  dispatch<cpu::infer_cache_rows, cuda::infer_cache_rows>(s, rows, x_TA, places);
 }
 
 void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_b, const LatentShape& a) {
   check_kv_b(kv_b, a);
   check(is_packed_f32(qa, q.rows(), a.heads * a.row()) && is_packed_f32(q, qa.rows(), a.heads * (a.nope + a.rope)),
         "infer_absorb_query: expected qa (T, H (latent + rope)), q (T, H (nope + rope))");
-  if (!s.is_dry()) cpu::infer_absorb_query(s, qa, q, kv_b, a);
+  dispatch<cpu::infer_absorb_query, cuda::infer_absorb_query>(s, qa, q, kv_b, a);
 }
 
 void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, const CachePlaces& places,
@@ -49,7 +51,7 @@ void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, 
   check_places(places, u.rows());
   check(is_packed_f32(u, qa.rows(), a.heads * a.latent) && is_packed_f32(qa, u.rows(), a.heads * a.row()),
         "infer_attention: expected u (T, H latent), qa (T, H (latent + rope))");
-  if (!s.is_dry()) cpu::infer_attention(s, u, qa, rows, places, a);
+  dispatch<cpu::infer_attention, cuda::infer_attention>(s, u, qa, rows, places, a);
 }
 
 void infer_prompt_attention(Stream& s, Tensor o, const Tensor& q, const Tensor& rows, const Tensor& pages_P,
@@ -59,14 +61,14 @@ void infer_prompt_attention(Stream& s, Tensor o, const Tensor& q, const Tensor& 
   check(is_packed_f32(o, q.rows(), a.heads * a.value) && is_packed_f32(q, o.rows(), a.heads * (a.nope + a.rope)),
         "infer_prompt_attention: expected o (T, H value), q (T, H (nope + rope))");
   check(begin >= 0 && is_i32(pages_P) && pages_P.packed(), "infer_prompt_attention: expected pages i32");
-  if (!s.is_dry()) cpu::infer_prompt_attention(s, o, q, rows, pages_P, begin, kv_b, a);
+  dispatch<cpu::infer_prompt_attention, cuda::infer_prompt_attention>(s, o, q, rows, pages_P, begin, kv_b, a);
 }
 
 void infer_expand_value(Stream& s, Tensor o, const Tensor& u, const Matrix& kv_b, const LatentShape& a) {
   check_kv_b(kv_b, a);
   check(is_packed_f32(o, u.rows(), a.heads * a.value) && is_packed_f32(u, o.rows(), a.heads * a.latent),
         "infer_expand_value: expected o (T, H value), u (T, H latent)");
-  if (!s.is_dry()) cpu::infer_expand_value(s, o, u, kv_b, a);
+  dispatch<cpu::infer_expand_value, cuda::infer_expand_value>(s, o, u, kv_b, a);
 }
 
 }  // namespace sluice

@@ -13,7 +13,7 @@ namespace sluice {
 struct LatentShape {
   int64_t heads, nope, rope, value, latent;
   float scale;
-  int64_t row() const { return latent + rope; }
+  constexpr int64_t row() const { return latent + rope; }
 };
 
 /// Tokens of a page of the cache.
@@ -57,5 +57,12 @@ decltype(sluice::infer_attention) infer_attention;
 decltype(sluice::infer_expand_value) infer_expand_value;
 decltype(sluice::infer_prompt_attention) infer_prompt_attention;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::infer_cache_rows) infer_cache_rows;
+decltype(sluice::infer_absorb_query) infer_absorb_query;
+decltype(sluice::infer_attention) infer_attention;
+decltype(sluice::infer_expand_value) infer_expand_value;
+decltype(sluice::infer_prompt_attention) infer_prompt_attention;
+}  // namespace cuda
 
 }  // namespace sluice

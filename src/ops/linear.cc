@@ -1,5 +1,7 @@
 #include "ops/linear.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -23,31 +25,31 @@ void check_bank(const Tensor& offsets, ExpertBank bank) {
 
 void linear_forward(Stream& s, Tensor y, const Tensor& x, const Matrix& w, Out out) {
   check_product(y, x, w.rows, w.cols);
-  if (!s.is_dry()) cpu::linear_forward(s, y, x, w, out);
+  dispatch<cpu::linear_forward, cuda::linear_forward>(s, y, x, w, out);
 }
 
 void linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Matrix& w, Out out) {
   check_product(dx, dy, w.cols, w.rows);
-  if (!s.is_dry()) cpu::linear_backward_input(s, dx, dy, w, out);
+  dispatch<cpu::linear_backward_input, cuda::linear_backward_input>(s, dx, dy, w, out);
 }
 
 void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format) {
   check_product(dy, x, dw.rows, dw.cols);
   check(dw.format == Format::f32, "linear_backward_weight: expected an f32 gradient");
-  if (!s.is_dry()) cpu::linear_backward_weight(s, dw, dy, x, format);
+  dispatch<cpu::linear_backward_weight, cuda::linear_backward_weight>(s, dw, dy, x, format);
 }
 
 void grouped_linear_forward(Stream& s, Tensor y, const Tensor& x, const Tensor& offsets, ExpertBank w, Out out) {
   check_bank(offsets, w);
   check_product(y, x, w[0].rows, w[0].cols);
-  if (!s.is_dry()) cpu::grouped_linear_forward(s, y, x, offsets, w, out);
+  dispatch<cpu::grouped_linear_forward, cuda::grouped_linear_forward>(s, y, x, offsets, w, out);
 }
 
 void grouped_linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Tensor& offsets, ExpertBank w,
                                    Out out) {
   check_bank(offsets, w);
   check_product(dx, dy, w[0].cols, w[0].rows);
-  if (!s.is_dry()) cpu::grouped_linear_backward_input(s, dx, dy, offsets, w, out);
+  dispatch<cpu::grouped_linear_backward_input, cuda::grouped_linear_backward_input>(s, dx, dy, offsets, w, out);
 }
 
 void grouped_linear_backward_weight(Stream& s, ExpertBank dw, const Tensor& dy, const Tensor& x, const Tensor& offsets,
@@ -55,7 +57,7 @@ void grouped_linear_backward_weight(Stream& s, ExpertBank dw, const Tensor& dy, 
   check_bank(offsets, dw);
   check_product(dy, x, dw[0].rows, dw[0].cols);
   check(dw[0].format == Format::f32, "grouped_linear_backward_weight: expected f32 gradients");
-  if (!s.is_dry()) cpu::grouped_linear_backward_weight(s, dw, dy, x, offsets, format);
+  dispatch<cpu::grouped_linear_backward_weight, cuda::grouped_linear_backward_weight>(s, dw, dy, x, offsets, format);
 }
 
 }  // namespace sluice

@@ -37,5 +37,13 @@ decltype(sluice::grouped_linear_forward) grouped_linear_forward;
 decltype(sluice::grouped_linear_backward_input) grouped_linear_backward_input;
 decltype(sluice::grouped_linear_backward_weight) grouped_linear_backward_weight;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::linear_forward) linear_forward;
+decltype(sluice::linear_backward_input) linear_backward_input;
+decltype(sluice::linear_backward_weight) linear_backward_weight;
+decltype(sluice::grouped_linear_forward) grouped_linear_forward;
+decltype(sluice::grouped_linear_backward_input) grouped_linear_backward_input;
+decltype(sluice::grouped_linear_backward_weight) grouped_linear_backward_weight;
+}  // namespace cuda
 
 }  // namespace sluice

@@ -1,5 +1,7 @@
 #include "ops/loss.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -16,12 +18,12 @@ void cross_entropy_forward(Stream& s, Tensor loss_T, Tensor argmax_T, const Tens
   check_rows(loss_T, logits, target_T);
   check(!argmax_T || (argmax_T.dtype == DType::i32 && argmax_T.size() == logits.rows()),
         "cross_entropy: argmax (T) i32");
-  if (!s.is_dry()) cpu::cross_entropy_forward(s, loss_T, argmax_T, logits, target_T);
+  dispatch<cpu::cross_entropy_forward, cuda::cross_entropy_forward>(s, loss_T, argmax_T, logits, target_T);
 }
 
 void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor logits, const Tensor& target_T, float scale) {
   check_rows(loss_T, logits, target_T);
-  if (!s.is_dry()) cpu::cross_entropy_backward(s, loss_T, logits, target_T, scale);
+  dispatch<cpu::cross_entropy_backward, cuda::cross_entropy_backward>(s, loss_T, logits, target_T, scale);
 }
 
 }  // namespace sluice

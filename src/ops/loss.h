@@ -16,5 +16,9 @@ namespace cpu {
 decltype(sluice::cross_entropy_forward) cross_entropy_forward;
 decltype(sluice::cross_entropy_backward) cross_entropy_backward;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::cross_entropy_forward) cross_entropy_forward;
+decltype(sluice::cross_entropy_backward) cross_entropy_backward;
+}  // namespace cuda
 
 }  // namespace sluice

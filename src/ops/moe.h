@@ -68,5 +68,18 @@ decltype(sluice::moe_combine_forward) moe_combine_forward;
 decltype(sluice::moe_combine_backward) moe_combine_backward;
 decltype(sluice::moe_bias_update) moe_bias_update;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::route_forward) route_forward;
+decltype(sluice::route_backward) route_backward;
+decltype(sluice::balance_forward) balance_forward;
+decltype(sluice::balance_backward) balance_backward;
+decltype(sluice::moe_permute) moe_permute;
+decltype(sluice::moe_count) moe_count;
+decltype(sluice::moe_gather_forward) moe_gather_forward;
+decltype(sluice::moe_gather_backward) moe_gather_backward;
+decltype(sluice::moe_combine_forward) moe_combine_forward;
+decltype(sluice::moe_combine_backward) moe_combine_backward;
+decltype(sluice::moe_bias_update) moe_bias_update;
+}  // namespace cuda
 
 }  // namespace sluice

@@ -19,5 +19,10 @@ decltype(sluice::rmsnorm_forward) rmsnorm_forward;
 decltype(sluice::rmsnorm_backward_input) rmsnorm_backward_input;
 decltype(sluice::rmsnorm_backward_weight) rmsnorm_backward_weight;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::rmsnorm_forward) rmsnorm_forward;
+decltype(sluice::rmsnorm_backward_input) rmsnorm_backward_input;
+decltype(sluice::rmsnorm_backward_weight) rmsnorm_backward_weight;
+}  // namespace cuda
 
 }  // namespace sluice

@@ -27,5 +27,10 @@ decltype(sluice::adamw_step) adamw_step;
 decltype(sluice::sum_squares) sum_squares;
 decltype(sluice::ema_update) ema_update;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::adamw_step) adamw_step;
+decltype(sluice::sum_squares) sum_squares;
+decltype(sluice::ema_update) ema_update;
+}  // namespace cuda
 
 }  // namespace sluice

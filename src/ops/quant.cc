@@ -1,5 +1,7 @@
 #include "ops/quant.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -23,30 +25,26 @@ void check_activation(const Tensor& code, const Tensor& scale, const Tensor& x, 
 
 void quantize_weight(Stream& s, const Matrix& w, const Tensor& x, bool power_of_two) {
   check_weight(w, x, "quantize_weight: expected w fp8_128 and x f32|bf16 of its shape");
-  if (s.is_dry()) return;
-  cpu::quantize_weight(s, w, x, power_of_two);
+  dispatch<cpu::quantize_weight, cuda::quantize_weight>(s, w, x, power_of_two);
 }
 
 void dequantize_weight(Stream& s, Tensor x, const Matrix& w) {
   check_weight(w, x, "dequantize_weight: expected w fp8_128 and x f32|bf16 of its shape");
-  if (s.is_dry()) return;
-  cpu::dequantize_weight(s, x, w);
+  dispatch<cpu::dequantize_weight, cuda::dequantize_weight>(s, x, w);
 }
 
 void quantize_rows(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {
   const char* what = "quantize_rows: expected code f8_e4m3 (T, K), scale f32 (T, ceil(K/128)), x f32|bf16 (T, K)";
   check_activation(code_TK, scale, x_TK, what);
   check(scale.rows() == x_TK.rows() && scale.cols() == groups(x_TK.cols()), what);
-  if (s.is_dry()) return;
-  cpu::quantize_rows(s, code_TK, scale, x_TK, power_of_two);
+  dispatch<cpu::quantize_rows, cuda::quantize_rows>(s, code_TK, scale, x_TK, power_of_two);
 }
 
 void quantize_columns(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {
   const char* what = "quantize_columns: expected code f8_e4m3 (T, K), scale f32 (ceil(T/128), K), x f32|bf16 (T, K)";
   check_activation(code_TK, scale, x_TK, what);
   check(scale.rows() == groups(x_TK.rows()) && scale.cols() == x_TK.cols(), what);
-  if (s.is_dry()) return;
-  cpu::quantize_columns(s, code_TK, scale, x_TK, power_of_two);
+  dispatch<cpu::quantize_columns, cuda::quantize_columns>(s, code_TK, scale, x_TK, power_of_two);
 }
 
 }  // namespace sluice

@@ -27,5 +27,11 @@ decltype(sluice::dequantize_weight) dequantize_weight;
 decltype(sluice::quantize_rows) quantize_rows;
 decltype(sluice::quantize_columns) quantize_columns;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::quantize_weight) quantize_weight;
+decltype(sluice::dequantize_weight) dequantize_weight;
+decltype(sluice::quantize_rows) quantize_rows;
+decltype(sluice::quantize_columns) quantize_columns;
+}  // namespace cuda
 
 }  // namespace sluice

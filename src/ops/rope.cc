@@ -1,5 +1,7 @@
 #include "ops/rope.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -12,12 +14,12 @@ void check_rope(const Tensor& x, const Tensor& position_T, const Tensor& table) 
 
 void rope_forward(Stream& s, Tensor x, const Tensor& position_T, const Tensor& table) {
   check_rope(x, position_T, table);
-  if (!s.is_dry()) cpu::rope_forward(s, x, position_T, table);
+  dispatch<cpu::rope_forward, cuda::rope_forward>(s, x, position_T, table);
 }
 
 void rope_backward(Stream& s, Tensor dx, const Tensor& position_T, const Tensor& table) {
   check_rope(dx, position_T, table);
-  if (!s.is_dry()) cpu::rope_backward(s, dx, position_T, table);
+  dispatch<cpu::rope_backward, cuda::rope_backward>(s, dx, position_T, table);
 }
 
 }  // namespace sluice

@@ -16,5 +16,9 @@ namespace cpu {
 decltype(sluice::rope_forward) rope_forward;
 decltype(sluice::rope_backward) rope_backward;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::rope_forward) rope_forward;
+decltype(sluice::rope_backward) rope_backward;
+}  // namespace cuda
 
 }  // namespace sluice

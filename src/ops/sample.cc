@@ -1,5 +1,7 @@
 #include "ops/sample.h"
 
+#include "ops/dispatch.h"
+
 namespace sluice {
 namespace {
 
@@ -16,7 +18,7 @@ bool is_vector(const Tensor& t, DType dtype) { return !t || (t.dtype == dtype &&
 void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
   check_logits(logits, limit);
   check(ids_T.dtype == DType::i32 && ids_T.size() == logits.rows(), "argmax: expected ids (T) i32");
-  if (!s.is_dry()) cpu::argmax(s, ids_T, logits, limit);
+  dispatch<cpu::argmax, cuda::argmax>(s, ids_T, logits, limit);
 }
 
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
@@ -34,13 +36,13 @@ void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t li
         "sampling_distribution: expected bias_ids (B) i32 and biases (B) f32");
   check(is_vector(state.allowed, DType::i64) && (!state.allowed || state.allowed.size() >= (limit + 63) / 64),
         "sampling_distribution: expected allowed i64, a bit for every id below the limit");
-  if (!s.is_dry()) cpu::sampling_distribution(s, p, logits, limit, rule, state);
+  dispatch<cpu::sampling_distribution, cuda::sampling_distribution>(s, p, logits, limit, rule, state);
 }
 
 void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {
   check_logits(logits, 1);
   check(total_T.dtype == DType::f32 && total_T.size() == logits.rows(), "log_sum_exp: expected total (T) f32");
-  if (!s.is_dry()) cpu::log_sum_exp(s, total_T, logits);
+  dispatch<cpu::log_sum_exp, cuda::log_sum_exp>(s, total_T, logits);
 }
 
 }  // namespace sluice

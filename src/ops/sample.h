@@ -47,5 +47,10 @@ decltype(sluice::argmax) argmax;
 decltype(sluice::sampling_distribution) sampling_distribution;
 decltype(sluice::log_sum_exp) log_sum_exp;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::argmax) argmax;
+decltype(sluice::sampling_distribution) sampling_distribution;
+decltype(sluice::log_sum_exp) log_sum_exp;
+}  // namespace cuda
 
 }  // namespace sluice

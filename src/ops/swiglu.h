@@ -14,5 +14,9 @@ namespace cpu {
 decltype(sluice::swiglu_forward) swiglu_forward;
 decltype(sluice::swiglu_backward) swiglu_backward;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::swiglu_forward) swiglu_forward;
+decltype(sluice::swiglu_backward) swiglu_backward;
+}  // namespace cuda
 
 }  // namespace sluice

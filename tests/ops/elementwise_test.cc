@@ -26,6 +26,18 @@ TEST_P(OpTest, CopyRoundsOnce) {
     }
 }
 
+TEST_P(FixedOpTest, CopyOfIntegersKeepsEveryBit) {
+  for (auto [T, D, layout] : kShapes) {
+    std::vector<int64_t> values(static_cast<size_t>(T * D));
+    for (int64_t& v : values) v = static_cast<int32_t>(rng_.next());  // NaN as float32, among others
+    values[0] = 0x7f800001;
+    const Host x = Host(DType::i32, T, D, layout).set(values);
+    Host y(DType::i32, T, D, layout);
+    run({&y}, [&](Stream& s) { copy(s, y, x); });
+    EXPECT_EQ(y.integers(), values) << T << "x" << D;
+  }
+}
+
 TEST_P(OpTest, CopyKeepsSpecialValues) {
   const double inf = std::numeric_limits<double>::infinity();
   const Host x = Host(DType::f32, 1, 4).set(std::vector<double>{inf, -inf, -0.0, 3.4e38});

@@ -3,19 +3,24 @@
 
 #include <functional>
 
+#include "base/config.h"
 #include "op_test.h"
 
 namespace sluice::test {
 namespace {
 
-std::string name(const testing::TestParamInfo<Case>& info) {
-  return std::string("cpu_") + dtype_name(info.param.dtype);
+std::vector<Case> cases(std::initializer_list<DType> dtypes) {
+  std::vector<Case> out;
+  for (const Device::Kind device : {Device::Kind::cpu, Device::Kind::cuda})
+    for (const DType dtype : dtypes)
+      if (kHasCuda || device == Device::Kind::cpu) out.push_back({device, dtype, tolerance(dtype)});
+  return out;
 }
 
-const Case kCases[] = {{Device::cpu, DType::f32, kTolF32}, {Device::cpu, DType::bf16, kTolBf16}};
+const auto case_name = [](const testing::TestParamInfo<Case>& info) { return name(info.param); };
 
-INSTANTIATE_TEST_SUITE_P(Ops, OpTest, testing::ValuesIn(kCases), name);
-INSTANTIATE_TEST_SUITE_P(Ops, FixedOpTest, testing::Values(kCases[0]), name);
+INSTANTIATE_TEST_SUITE_P(Ops, OpTest, testing::ValuesIn(cases({DType::f32, DType::bf16})), case_name);
+INSTANTIATE_TEST_SUITE_P(Ops, FixedOpTest, testing::ValuesIn(cases({DType::f32})), case_name);
 
 TEST(Kit, ComplexStepIsExact) {
   Rng rng(3);

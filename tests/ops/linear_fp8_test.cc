@@ -1,4 +1,4 @@
-#include "ops/cpu/linear_fp8.h"
+#include "ops/linear.h"
 
 #include "op_test.h"
 #include "ops/quant.h"
@@ -15,7 +15,7 @@ const Shape kShapes[] = {{1, 1, 1},      {1, 128, 128},   {5, 100, 60},    {128,
 
 /// A quantised weight and its values.
 struct Weight {
-  std::vector<uint8_t> codes;
+  SharedVector<uint8_t> codes;
   Host scales;
   Matrix matrix;
   Mat<double> values;
@@ -48,7 +48,7 @@ TEST_P(OpTest, Fp8ForwardIsTheReference) {
         Host y = output(shape.tokens, shape.outputs, Rows::strided);
         Mat<double> expected = ref::fp8_forward(x.get(), w.values);
         if (out == Out::add) expected = ref::plus(expected, y.set(uneven(rng_, y.rows(), y.cols())).get());
-        run({&y}, [&](Stream& s) { cpu::fp8_linear_forward(s, y, x, w.matrix, out); });
+        run({&y}, [&](Stream& s) { linear_forward(s, y, x, w.matrix, out); });
         EXPECT_LT(diff(y.get(), expected), tol()) << shape.tokens << "x" << shape.inputs << "x" << shape.outputs;
       }
 }
@@ -62,7 +62,7 @@ TEST_P(OpTest, Fp8BackwardInputIsTheReference) {
       Host dx = output(shape.tokens, shape.inputs, Rows::strided);
       Mat<double> expected = ref::fp8_backward_input(dy.get(), w.values);
       if (out == Out::add) expected = ref::plus(expected, dx.set(uneven(rng_, dx.rows(), dx.cols())).get());
-      run({&dx}, [&](Stream& s) { cpu::fp8_linear_backward_input(s, dx, dy, w.matrix, out); });
+      run({&dx}, [&](Stream& s) { linear_backward_input(s, dx, dy, w.matrix, out); });
       EXPECT_LT(diff(dx.get(), expected), tol()) << shape.tokens << "x" << shape.inputs << "x" << shape.outputs;
     }
 }
@@ -84,7 +84,7 @@ TEST_P(OpTest, Fp8BackwardWeightIsTheReference) {
     Host dw(DType::f32, shape.outputs, shape.inputs);
     dw.set(scaled_columns(uneven(rng_, shape.outputs, shape.inputs), -1));
     const Mat<double> expected = ref::plus(ref::fp8_backward_weight(dy.get(), x.get()), dw.get());
-    run({&dw}, [&](Stream& s) { cpu::fp8_linear_backward_weight(s, gradient(dw), dy, x); });
+    run({&dw}, [&](Stream& s) { linear_backward_weight(s, gradient(dw), dy, x, Format::fp8_128); });
     EXPECT_LT(diff(scaled_columns(dw.get(), 1), scaled_columns(expected, 1)), kTolF32)
         << shape.tokens << "x" << shape.inputs << "x" << shape.outputs;
   }
@@ -96,9 +96,11 @@ TEST_P(FixedOpTest, Fp8ErrorIsThatOfThreeMantissaBits) {
   const Weight weight(w);
   const Host x = random(256, 384), dy = random(256, 320);
   Host y(DType::f32, 256, 320), dx(DType::f32, 256, 384), dw = Host(DType::f32, 320, 384).fill(0);
-  cpu::fp8_linear_forward(stream(2), y, x, weight.matrix, Out::set);
-  cpu::fp8_linear_backward_input(stream(2), dx, dy, weight.matrix, Out::set);
-  cpu::fp8_linear_backward_weight(stream(2), gradient(dw), dy, x);
+  run({&y, &dx, &dw}, [&](Stream& s) {
+    linear_forward(s, y, x, weight.matrix);
+    linear_backward_input(s, dx, dy, weight.matrix);
+    linear_backward_weight(s, gradient(dw), dy, x, Format::fp8_128);
+  });
   const double forward = diff(y.get(), ref::linear(x.get(), w));
   const double backward_input = diff(dx.get(), ref::linear(dy.get(), ref::transposed(w)));
   const double backward_weight = diff(dw.get(), ref::linear(ref::transposed(dy.get()), ref::transposed(x.get())));
@@ -126,11 +128,9 @@ TEST_P(OpTest, Fp8ProductsOfSlicesOfRows) {
     Host y = output(300, 140), dw = random_as(DType::f32, 140, 200);
     const Mat<double> expected = ref::plus(ref::fp8_backward_weight(part_dy.get(), part_x.get()), dw.get());
     const Tensor sliced_x = x.tensor().slice_rows(first, rows), sliced_dy = dy.tensor().slice_rows(first, rows);
-    run({&dw}, [&](Stream& s) { cpu::fp8_linear_backward_weight(s, gradient(dw), sliced_dy, sliced_x); });
+    run({&dw}, [&](Stream& s) { linear_backward_weight(s, gradient(dw), sliced_dy, sliced_x, Format::fp8_128); });
     EXPECT_LT(diff(dw.get(), expected), kTolF32);
-    run({&y}, [&](Stream& s) {
-      cpu::fp8_linear_forward(s, y.tensor().slice_rows(first, rows), sliced_x, w.matrix, Out::set);
-    });
+    run({&y}, [&](Stream& s) { linear_forward(s, y.tensor().slice_rows(first, rows), sliced_x, w.matrix, Out::set); });
     const Mat<double> got = y.get();
     for (int64_t t = 0; t < 300; ++t) EXPECT_EQ(std::isnan(got(t, 0)), t < first || t >= first + rows) << t;
   }
@@ -148,14 +148,18 @@ TEST_P(OpTest, GroupedLinearUsesTheRecipePerExpert) {
        dw[] = {random_as(DType::f32, 60, 140), random_as(DType::f32, 60, 140), random_as(DType::f32, 60, 140)};
   Host dw_alone[] = {dw[0], dw[1], dw[2]}, y_alone = y, dx_alone = dx;
   const Matrix gradients[] = {gradient(dw[0]), gradient(dw[1]), gradient(dw[2])};
-  grouped_linear_forward(stream(2), y, x, offsets, bank);
-  grouped_linear_backward_input(stream(2), dx, dy, offsets, bank);
-  grouped_linear_backward_weight(stream(2), gradients, dy, x, offsets, Format::fp8_128);
+  run({&y, &dx, &dw[0], &dw[1], &dw[2]}, [&](Stream& s) {
+    grouped_linear_forward(s, y, x, offsets, bank);
+    grouped_linear_backward_input(s, dx, dy, offsets, bank);
+    grouped_linear_backward_weight(s, gradients, dy, x, offsets, Format::fp8_128);
+  });
   for (size_t e = 0; e < 3; ++e) {
     const auto part = [&](const Host& h) { return h.tensor().slice_rows(start[e], start[e + 1] - start[e]); };
-    linear_forward(stream(1), part(y_alone), part(x), experts[e]->matrix);
-    linear_backward_input(stream(1), part(dx_alone), part(dy), experts[e]->matrix);
-    linear_backward_weight(stream(1), gradient(dw_alone[e]), part(dy), part(x), Format::fp8_128);
+    run({&y_alone, &dx_alone, &dw_alone[e]}, [&](Stream& s) {
+      linear_forward(s, part(y_alone), part(x), experts[e]->matrix);
+      linear_backward_input(s, part(dx_alone), part(dy), experts[e]->matrix);
+      linear_backward_weight(s, gradient(dw_alone[e]), part(dy), part(x), Format::fp8_128);
+    });
     EXPECT_TRUE(dw[e].bytes() == dw_alone[e].bytes()) << e;
   }
   EXPECT_TRUE(y.bytes() == y_alone.bytes());
@@ -177,7 +181,7 @@ TEST_P(FixedOpTest, Fp8KeepsNonFiniteHugeAndZero) {
   }
   const Host x = Host(DType::f32, 5, 140).set(m);
   Host y(DType::f32, 5, 130), dw = Host(DType::f32, 4, 140).fill(0);
-  cpu::fp8_linear_forward(stream(1), y, x, w.matrix, Out::set);
+  run({&y}, [&](Stream& s) { linear_forward(s, y, x, w.matrix); });
   const Mat<double> got = y.get(), expected = ref::fp8_forward(x.get(), w.values);
   for (int64_t n = 0; n < 130; ++n) {
     EXPECT_TRUE(std::isnan(got(0, n)) && std::isnan(got(4, n)));
@@ -185,7 +189,8 @@ TEST_P(FixedOpTest, Fp8KeepsNonFiniteHugeAndZero) {
     EXPECT_NEAR(got(2, n), expected(2, n), 1e26);
     EXPECT_EQ(got(3, n), 0);  // below half of the smallest code at the smallest scale
   }
-  cpu::fp8_linear_backward_weight(stream(1), gradient(dw), Host(DType::f32, 5, 4).fill(1), x);
+  const Host ones = Host(DType::f32, 5, 4).fill(1);
+  run({&dw}, [&](Stream& s) { linear_backward_weight(s, gradient(dw), ones, x, Format::fp8_128); });
   for (int64_t k = 0; k < 140; ++k)  // an infinity spoils its tile of 128 channels
     EXPECT_EQ(std::isnan(dw.get()(0, k)), k == 3 || k >= 128) << k;
 }

@@ -37,7 +37,7 @@ TEST_P(OpTest, LinearForward) {
         Host y = out == Out::add ? random(T, N, layout) : output(T, N, layout);
         const Mat<double> before = start(y, out);
         run({&y}, [&](Stream& s) { linear_forward(s, y, x, as_matrix(w), out); });
-        EXPECT_LT(diff(y.get(), plus(before, ref::linear(x.get(), w.get()))), tol())
+        EXPECT_LT(diff(y.get(), plus(before, ref::linear(x.get(), w.get()))), product_tol(dtype()))
             << T << "x" << K << "x" << N << " x " << dtype_name(mix.x) << " w " << dtype_name(dtype_of(mix.w))
             << (out == Out::add ? " add" : "");
       }
@@ -54,7 +54,7 @@ TEST_P(OpTest, LinearBackwardInput) {
         const auto loss = [&]<class C>(const Mat<C>& z) {
           return dot(ref::linear(z, lift<C>(w.get())), dy.get()) + dot(z, before);
         };
-        EXPECT_LT(gradient_error(dx.get(), loss, x.get()), tol())
+        EXPECT_LT(gradient_error(dx.get(), loss, x.get()), product_tol(dtype()))
             << T << "x" << K << "x" << N << " dy " << dtype_name(mix.x) << " w " << dtype_name(dtype_of(mix.w))
             << (out == Out::add ? " add" : "");
       }
@@ -70,7 +70,7 @@ TEST_P(OpTest, LinearBackwardWeight) {
       const auto loss = [&]<class C>(const Mat<C>& z) {
         return dot(ref::linear(lift<C>(x.get()), z), dy.get()) + dot(z, before);
       };
-      EXPECT_LT(gradient_error(dw.get(), loss, w.get()), kTolF32) << T << "x" << K << "x" << N;
+      EXPECT_LT(gradient_error(dw.get(), loss, w.get()), product_tol(DType::f32)) << T << "x" << K << "x" << N;
     }
 }
 
@@ -178,7 +178,7 @@ TEST_P(OpTest, GroupedLinearBackwardWeight) {
           w[e] = z;
           return dot(ref::grouped_linear(lift<C>(rows), g.offsets, w), upstream) + dot(z, before[e].get());
         };
-        EXPECT_LT(gradient_error(dw.w[e].get(), loss, g.w[e].get()), kTolF32) << "expert " << e;
+        EXPECT_LT(gradient_error(dw.w[e].get(), loss, g.w[e].get()), product_tol(DType::f32)) << "expert " << e;
       }
     }
 }

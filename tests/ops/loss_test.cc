@@ -105,7 +105,7 @@ TEST_P(FixedOpTest, CrossEntropyDoesNotHideNaN) {
     EXPECT_LT(static_cast<uint64_t>(argmax.integers()[1]), 37u) << "not a column: NaN in column " << at;
     EXPECT_NEAR(loss.get()[0], std::log(37.0), 1e-5);
     EXPECT_TRUE(std::isnan(loss.get()[1])) << "NaN in column " << at << " gives loss " << loss.get()[1];
-    cross_entropy_backward(stream(1), loss, logits, i32_vector({3, 3}), 1);
+    run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, i32_vector({3, 3}), 1); });
     EXPECT_TRUE(std::isnan(loss.get()[1])) << "NaN in column " << at << " gives loss " << loss.get()[1];
   }
 }

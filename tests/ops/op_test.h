@@ -1,5 +1,5 @@
-// Kit of the op tests: host tensors with poison and gaps between rows, runs with several numbers of threads that must
-// agree bit for bit, and exact gradients of the references by complex step.
+// Kit of the op tests: host tensors with poison and gaps between rows, runs that must agree bit for bit (with several
+// numbers of threads, or again on the GPU), and exact gradients of the references by complex step.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -14,6 +14,7 @@
 #include "base/stream.h"
 #include "base/tensor.h"
 #include "ops/ref/mat.h"
+#include "shared_memory.h"
 
 namespace sluice::test {
 
@@ -21,21 +22,30 @@ using ref::dot;
 using ref::lift;
 using ref::Mat;
 
-enum class Device : uint8_t { cpu };
 /// `tol`: relative error of sums in float32 and a rounding to `dtype` (bf16: two roundings at most).
 struct Case {
-  Device device;
+  Device::Kind device;
   DType dtype;
   double tol;
 };
-inline void PrintTo(const Case& c, std::ostream* out) { *out << "cpu " << dtype_name(c.dtype); }
+inline std::string name(const Case& c) {
+  return std::string(c.device == Device::Kind::cpu ? "cpu_" : "cuda_") + dtype_name(c.dtype);
+}
+inline void PrintTo(const Case& c, std::ostream* out) { *out << name(c); }
 constexpr double kTolF32 = 1e-6, kTolBf16 = 4e-3;
+/// Products on tensor cores, which cut what they add instead of rounding it, over a thousand elements.
+constexpr double kTolTensorCores = 3e-6;
 constexpr double tolerance(DType dtype) { return dtype == DType::bf16 ? kTolBf16 : kTolF32; }
 
 enum class Rows : uint8_t {
   packed,
   strided  // starts at element 3, rows 7 elements further apart than they are long
 };
+
+/// Memory of tensors.
+template <class T>
+using SharedVector = std::vector<T, SharedAllocator<T>>;
+using Bytes = SharedVector<std::byte>;
 
 /// A tensor in host memory. Memory that is not an element has all bits set: NaN, so a kernel that reads it spoils its
 /// result and one that writes it is caught. New tensors are poisoned likewise.
@@ -58,7 +68,7 @@ class Host {
   DType dtype() const { return view_.dtype; }
   int64_t rows() const { return view_.rows(); }
   int64_t cols() const { return view_.cols(); }
-  const std::vector<std::byte>& bytes() const { return bytes_; }
+  const Bytes& bytes() const { return bytes_; }
 
   Mat<double> get() const {
     Mat<double> m(rows(), cols());
@@ -145,7 +155,7 @@ class Host {
 
   Tensor view_;
   int64_t first_;
-  std::vector<std::byte> bytes_;
+  Bytes bytes_;
 };
 
 inline Stream& stream(int threads) {
@@ -153,21 +163,36 @@ inline Stream& stream(int threads) {
   return streams[threads == 1 ? 0 : threads == 2 ? 1 : 2];
 }
 
-/// Calls fn(stream) with 1, 2 and 5 threads on the same initial contents of `outputs`, which must come out the same bit
-/// for bit, and keep out of the gaps between rows.
+/// The device of the test that is running.
+inline Device::Kind& tested_device() {
+  static Device::Kind device = Device::Kind::cpu;
+  return device;
+}
+
+/// Streams of that device on which an op must give the same bits: of 1, 2 and 5 threads, or the GPU's three times.
+inline std::vector<Stream*> tested_streams() {
+  if (tested_device() == Device::Kind::cpu) return {&stream(1), &stream(2), &stream(5)};
+  static Stream gpu(Device{Device::Kind::cuda, 0}, 1);
+  return {&gpu, &gpu, &gpu};
+}
+
+/// Calls fn(stream) with each of the tested streams on the same initial contents of `outputs`, which must come out the
+/// same bit for bit, and keep out of the gaps between rows.
 template <class F>
 void run(const std::vector<Host*>& outputs, F&& fn) {
   std::vector<std::vector<Host>> states(1);
   for (Host* h : outputs) states[0].push_back(*h);
-  for (int threads : {1, 2, 5}) {
+  for (Stream* s : tested_streams()) {
     for (size_t i = 0; i < outputs.size(); ++i) *outputs[i] = states[0][i];
-    fn(stream(threads));
+    fn(*s);
+    s->synchronize();
     states.emplace_back();
     for (size_t i = 0; i < outputs.size(); ++i) {
-      EXPECT_TRUE(outputs[i]->gaps_untouched()) << "output " << i << ", " << threads << " threads";
+      EXPECT_TRUE(outputs[i]->gaps_untouched()) << "output " << i << ", " << s->threads() << " threads";
       states.back().push_back(*outputs[i]);
       EXPECT_TRUE(outputs[i]->bytes() == states[1][i].bytes())
-          << "output " << i << ": the result of " << threads << " threads is not that of one";
+          << "output " << i << ": the result of run " << states.size() - 1 << " with " << s->threads()
+          << " threads is not that of the first";
     }
   }
 }
@@ -237,6 +262,12 @@ inline Host random_host(Rng& rng, DType dtype, int64_t rows, int64_t cols, Rows 
 /// Tests that run for every device and activation dtype.
 class OpTest : public testing::TestWithParam<Case> {
  protected:
+  void SetUp() override {
+    if (GetParam().device == Device::Kind::cuda && !has_gpu()) GTEST_SKIP() << "no GPU";
+    tested_device() = GetParam().device;
+  }
+  void TearDown() override { tested_device() = Device::Kind::cpu; }
+
   Host random_as(DType dtype, int64_t rows, int64_t cols, Rows layout = Rows::packed, double scale = 1) {
     return random_host(rng_, dtype, rows, cols, layout, scale);
   }
@@ -251,6 +282,10 @@ class OpTest : public testing::TestWithParam<Case> {
   }
   DType dtype() const { return GetParam().dtype; }
   double tol() const { return GetParam().tol; }
+  /// Of a product whose result has the dtype `result`.
+  double product_tol(DType result) const {
+    return std::max(tolerance(result), GetParam().device == Device::Kind::cuda ? kTolTensorCores : 0);
+  }
 
   Rng rng_{1};
 };

@@ -9,7 +9,7 @@ namespace {
 
 struct Codes {
   int64_t rows, cols;
-  std::vector<uint8_t> bytes;
+  SharedVector<uint8_t> bytes;
   Codes(int64_t rows_, int64_t cols_) : rows(rows_), cols(cols_), bytes(static_cast<size_t>(rows_ * cols_), 0x55) {}
   Tensor tensor() { return Tensor(bytes.data(), DType::f8_e4m3, {rows, cols}); }
   Matrix matrix(const Host& scales) { return {bytes.data(), scales.tensor().f32(), Format::fp8_128, rows, cols}; }
@@ -37,14 +37,15 @@ struct Result {
   Host scale;
 };
 
-/// Runs on 1, 2 and 5 threads, which must agree.
+/// Runs on all tested streams, which must agree.
 Result quantize(const Op& op, const Tensor& x, bool power_of_two) {
   const int64_t rows = x.rows(), cols = x.cols();
   Result r{Codes(rows, cols), Host(DType::f32, groups(rows, op.group_rows), groups(cols, op.group_cols))};
-  std::vector<uint8_t> first;
+  SharedVector<uint8_t> first;
   run({&r.scale}, [&](Stream& s) {
     std::fill(r.codes.bytes.begin(), r.codes.bytes.end(), uint8_t{0x55});
     op.call(s, r.codes, r.scale, x, power_of_two);
+    s.synchronize();
     if (first.empty()) first = r.codes.bytes;
     EXPECT_EQ(r.codes.bytes, first);
   });
@@ -157,7 +158,7 @@ TEST_P(FixedOpTest, InfinityIsNotHidden) {
     Mat<double> m = x.get();
     m(1, 3) = -std::numeric_limits<double>::infinity();
     Result r = quantize(kOps[2], x.set(m), power_of_two);
-    dequantize_weight(stream(1), y, r.codes.matrix(r.scale));
+    run({&y}, [&](Stream& s) { dequantize_weight(s, y, r.codes.matrix(r.scale)); });
     for (int64_t j = 0; j < 200; ++j) EXPECT_EQ(std::isnan(y.get()(2, j)), j < 128) << j;
   }
 }
@@ -175,7 +176,7 @@ TEST_P(OpTest, ReleasedWeightsSurviveDequantizing) {
   Mat<double> scales(3, 4);
   for (double& v : scales.data) v = 1e-4 * (1 + rng_.uniform());
   scale.set(scales);
-  dequantize_weight(stream(2), x, codes.matrix(scale));
+  run({&x}, [&](Stream& s) { dequantize_weight(s, x, codes.matrix(scale)); });
   const Result again = quantize(kOps[2], x, false);
   EXPECT_EQ(again.codes.bytes, codes.bytes);
   EXPECT_LT(diff(again.scale.get(), scale.get()), dtype() == DType::f32 ? 1.2e-7 : 3e-3);

@@ -9,7 +9,10 @@
 namespace sluice::test {
 namespace {
 
-Tensor vector_of(std::vector<int32_t>& v) { return Tensor(v.data(), DType::i32, {static_cast<int64_t>(v.size())}); }
+template <class Vector>
+Tensor vector_of(Vector& v) {
+  return Tensor(v.data(), DType::i32, {static_cast<int64_t>(v.size())});
+}
 
 std::vector<float> distribution(std::vector<float> logits, const SamplingRule& rule, int64_t limit = 0,
                                 std::vector<int32_t> seen = {}) {
@@ -107,9 +110,9 @@ TEST(SamplingDistribution, LimitMasksPaddedIds) {
 
 /// What a state holds, as vectors; one for all rows.
 struct State {
-  std::vector<int32_t> seen, counts, bias_ids;
-  std::vector<float> biases;
-  std::vector<int64_t> allowed;
+  SharedVector<int32_t> seen, counts, bias_ids;
+  SharedVector<float> biases;
+  SharedVector<int64_t> allowed;
 
   SamplingState view() {
     SamplingState s;
@@ -121,7 +124,7 @@ struct State {
     return s;
   }
   ref::SamplingState reference() const {
-    ref::SamplingState s{seen, counts, {}, {}};
+    ref::SamplingState s{{seen.begin(), seen.end()}, {counts.begin(), counts.end()}, {}, {}};
     for (size_t i = 0; i < bias_ids.size(); ++i) s.biases.emplace_back(bias_ids[i], biases[i]);
     for (size_t id = 0; id < 64 * allowed.size(); ++id)
       if (!(static_cast<uint64_t>(allowed[id / 64]) >> (id % 64) & 1)) s.forbidden.push_back(id);
@@ -133,7 +136,7 @@ struct State {
 void compare(const Host& logits, int64_t limit, const SamplingRule& rule, State state) {
   Host p(DType::f32, logits.rows(), logits.cols()), in_place = logits;
   run({&p}, [&](Stream& s) { sampling_distribution(s, p, logits, limit, rule, state.view()); });
-  sampling_distribution(stream(2), in_place, in_place, limit, rule, state.view());
+  run({&in_place}, [&](Stream& s) { sampling_distribution(s, in_place, in_place, limit, rule, state.view()); });
   EXPECT_TRUE(p.bytes() == in_place.bytes());
   const Mat<double> got = p.get(), x = logits.get();
   for (int64_t t = 0; t < x.rows; ++t) {
@@ -148,7 +151,7 @@ void compare(const Host& logits, int64_t limit, const SamplingRule& rule, State 
 }
 
 void compare(const Host& logits, int64_t limit, const SamplingRule& rule, const std::vector<int32_t>& seen) {
-  compare(logits, limit, rule, State{seen, {}, {}, {}, {}});
+  compare(logits, limit, rule, State{{seen.begin(), seen.end()}, {}, {}, {}, {}});
 }
 
 const std::vector<SamplingRule>& rules() {

@@ -21,6 +21,10 @@ void add_row(Y* y, const A* a, const B* b, int64_t n) {
 }
 
 void convert_any(void* y, DType y_type, const void* x, DType x_type, int64_t n) {
+  if (y_type == DType::i32) {
+    std::memcpy(y, x, static_cast<size_t>(n) * sizeof(int32_t));
+    return;
+  }
   const bool yf = y_type == DType::f32, xf = x_type == DType::f32;
   if (yf && xf) convert_row(static_cast<float*>(y), static_cast<const float*>(x), n);
   if (yf && !xf) convert_row(static_cast<float*>(y), static_cast<const bf16*>(x), n);

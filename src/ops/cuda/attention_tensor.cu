@@ -1,0 +1,382 @@
+// Attention of bf16 heads on tensor cores, in tiles: scores live in registers, P and its gradient are rounded to bf16
+// to be multiplied again. A warp takes 16 queries (forward, gradient of the queries) or 16 keys (their gradients).
+// Smaller heads are padded with zeros to the size of the kernel.
+#include "ops/cuda/attention_tensor.h"
+
+#include "ops/cuda/kernel.cuh"
+#include "ops/cuda/mma.cuh"
+
+namespace sluice::cuda {
+namespace {
+
+constexpr int kThreads = 128, kRows = 64, kPad = 8;
+
+/// A row of a head in memory: `first` columns, then `second` ones.
+struct HeadRow {
+  const half_t *first, *second;
+  int num_first, num_second;
+};
+
+struct Inputs {
+  Rows<const half_t> q, kv, k_rope;
+  bool is_vector;  // whether any 8 columns from a multiple of 8 on can be loaded at once
+};
+
+/// Where a block works.
+struct Head {
+  int64_t row0;
+  int h, tokens, nope, rope, value;
+  __device__ HeadRow query(const Inputs& in, int t) const {
+    return {in.q[row0 + t] + h * (nope + rope), nullptr, nope + rope, 0};
+  }
+  __device__ HeadRow key(const Inputs& in, int t) const {
+    return {in.kv[row0 + t] + h * (nope + value), in.k_rope[row0 + t], nope, rope};
+  }
+  __device__ HeadRow values(const Inputs& in, int t) const {
+    return {in.kv[row0 + t] + h * (nope + value) + nope, nullptr, value, 0};
+  }
+  __device__ HeadRow output(Rows<const half_t> o, int t) const { return {o[row0 + t] + h * value, nullptr, value, 0}; }
+};
+__device__ Head head_of_block(const AttentionShape& a) {
+  return {static_cast<int64_t>(blockIdx.y / a.heads) * a.tokens,
+          static_cast<int>(blockIdx.y % a.heads),
+          static_cast<int>(a.tokens),
+          static_cast<int>(a.nope),
+          static_cast<int>(a.rope),
+          static_cast<int>(a.value)};
+}
+
+/// Eight columns of a row from `c` on, 0 beyond its end.
+__device__ uint4 columns(const HeadRow& r, int c, bool is_vector) {
+  if (is_vector && c + 8 <= r.num_first) return *reinterpret_cast<const uint4*>(r.first + c);
+  if (is_vector && c >= r.num_first && c + 8 <= r.num_first + r.num_second)
+    return *reinterpret_cast<const uint4*>(r.second + c - r.num_first);
+  uint32_t word[4] = {};
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const half_t* p = c + n < r.num_first                  ? r.first + c + n
+                      : c + n < r.num_first + r.num_second ? r.second + c + n - r.num_first
+                                                           : nullptr;
+    if (p) word[n / 2] |= static_cast<uint32_t>(*reinterpret_cast<const uint16_t*>(p)) << (n % 2 * 16);
+  }
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/// tile[r] = row(first + r) for the rows that exist, 0 for others.
+template <int kAll, int kCols, class Row>
+__device__ void fill(uint16_t* tile, int first, int tokens, bool is_vector, Row row) {
+  constexpr int kChunks = kCols / 8;
+  for (int at = static_cast<int>(threadIdx.x); at < kAll * kChunks; at += kThreads) {
+    const int r = at / kChunks, c = at % kChunks * 8;
+    *reinterpret_cast<uint4*>(tile + r * (kCols + kPad) + c) =
+        first + r < tokens ? columns(row(first + r), c, is_vector) : make_uint4(0, 0, 0, 0);
+  }
+}
+
+/// c (16 x kN) = left (16 rows from `row` on) times right', both of kDepth columns.
+template <int kN, int kDepth>
+__device__ void products(float (&c)[kN / 8][4], const uint16_t* left, int row, const uint16_t* right) {
+  constexpr int kPitch = kDepth + kPad;
+#pragma unroll
+  for (int n = 0; n < kN / 8; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c[n][i] = 0;
+#pragma unroll
+  for (int k = 0; k < kDepth; k += 16) {
+    uint32_t a[4];
+    load_along(a, left, kPitch, row, k);
+#pragma unroll
+    for (int n = 0; n < kN / 16; ++n) {
+      uint32_t b[4];
+      load_along(b, right, kPitch, 16 * n, k);
+      multiply_bf16(c[2 * n], a, b[0], b[2]);
+      multiply_bf16(c[2 * n + 1], a, b[1], b[3]);
+    }
+  }
+}
+
+/// c (16 x kN) += p (16 x kK, in registers) right (kK rows of kN columns).
+template <int kK, int kN>
+__device__ void accumulate(float (&c)[kN / 8][4], const float (&p)[kK / 8][4], const uint16_t* right) {
+#pragma unroll
+  for (int k = 0; k < kK; k += 16) {
+    uint32_t a[4];
+    as_left(a, p[k / 8], p[k / 8 + 1]);
+#pragma unroll
+    for (int n = 0; n < kN / 16; ++n) {
+      uint32_t b[4];
+      load_across(b, right, kN + kPad, 16 * n, k);
+      multiply_bf16(c[2 * n], a, b[0], b[2]);
+      multiply_bf16(c[2 * n + 1], a, b[1], b[3]);
+    }
+  }
+}
+
+/// Sum or largest value over the four lanes that share a row of outputs.
+__device__ float row_sum(float v) {
+  v += __shfl_xor_sync(~0u, v, 1);
+  return v + __shfl_xor_sync(~0u, v, 2);
+}
+__device__ float row_max(float v) {
+  v = fmaxf(v, __shfl_xor_sync(~0u, v, 1));
+  return fmaxf(v, __shfl_xor_sync(~0u, v, 2));
+}
+
+template <int kW, int kV>
+__global__ __launch_bounds__(kThreads) void forward(Rows<half_t> o, float* lse, Inputs in, const int32_t* first_T,
+                                                    AttentionShape a) {
+  extern __shared__ __align__(16) uint16_t shared[];
+  uint16_t *query = shared, *key = query + kRows * (kW + kPad), *value = key + kRows * (kW + kPad);
+  const Head k = head_of_block(a);
+  const int begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;  // the longest first
+  const int row = static_cast<int>(threadIdx.x) / 32 * 16;
+  float out[kV / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {};
+  int first[2];
+  for (int r = 0; r < 2; ++r) {
+    const int t = begin + row + mma_row(2 * r);
+    first[r] = first_T && t < k.tokens ? first_T[k.row0 + t] : 0;
+  }
+  fill<kRows, kW>(query, begin, k.tokens, in.is_vector, [&](int t) { return k.query(in, t); });
+  for (int j = 0; j < min(begin + kRows, k.tokens); j += kRows) {
+    __syncthreads();
+    fill<kRows, kW>(key, j, k.tokens, in.is_vector, [&](int t) { return k.key(in, t); });
+    fill<kRows, kV>(value, j, k.tokens, in.is_vector, [&](int t) { return k.values(in, t); });
+    __syncthreads();
+    float score[kRows / 8][4];
+    products<kRows, kW>(score, query, row, key);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int t = begin + row + mma_row(2 * r);
+      const auto is_seen = [&](int n, int c) {
+        const int at = j + 8 * n + mma_col(c);
+        return at <= t && at >= first[r];
+      };
+      float largest = most[r];
+#pragma unroll
+      for (int n = 0; n < kRows / 8; ++n)
+#pragma unroll
+        for (int c = 2 * r; c < 2 * r + 2; ++c)
+          if (is_seen(n, c)) largest = fmaxf(largest, score[n][c] * a.scale);
+      largest = row_max(largest);
+      const float keep = most[r] == -INFINITY ? 0.0f : expf(most[r] - largest);
+      float sum = 0;
+#pragma unroll
+      for (int n = 0; n < kRows / 8; ++n)
+#pragma unroll
+        for (int c = 2 * r; c < 2 * r + 2; ++c) {
+          score[n][c] = is_seen(n, c) ? expf(score[n][c] * a.scale - largest) : 0.0f;
+          sum += score[n][c];
+        }
+      total[r] = total[r] * keep + row_sum(sum);
+      most[r] = largest;
+#pragma unroll
+      for (int n = 0; n < kV / 8; ++n) out[n][2 * r] *= keep, out[n][2 * r + 1] *= keep;
+    }
+    accumulate<kRows, kV>(out, score, value);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int t = begin + row + mma_row(2 * r);
+    if (t >= k.tokens) continue;
+    half_t* to = o[k.row0 + t] + k.h * k.value;
+#pragma unroll
+    for (int n = 0; n < kV / 8; ++n)
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c)
+        if (8 * n + mma_col(c) < k.value) store(to + 8 * n + mma_col(c), out[n][c] / total[r]);
+    if (threadIdx.x % 4 == 0) lse[(k.row0 + t) * a.heads + k.h] = most[r] + logf(total[r]);
+  }
+}
+
+/// p := exp(scale p - lse), d := scale p (d - delta) for query t and key j; 0 where t does not see j.
+__device__ void score_gradient(float& p, float& d, bool is_seen, float scale, float lse, float delta) {
+  p = is_seen ? expf(p * scale - lse) : 0.0f;
+  d = is_seen ? scale * p * (d - delta) : 0.0f;
+}
+
+template <int kW, int kV>
+__global__ __launch_bounds__(kThreads) void backward_queries(Rows<half_t> dq, Rows<const half_t> d_o, Inputs in,
+                                                             AttentionKnown f, AttentionShape a) {
+  extern __shared__ __align__(16) uint16_t shared[];
+  uint16_t *query = shared, *key = query + kRows * (kW + kPad), *value = key + kRows * (kW + kPad);
+  uint16_t* d_out = value + kRows * (kV + kPad);
+  const Head k = head_of_block(a);
+  const int begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
+  const int row = static_cast<int>(threadIdx.x) / 32 * 16;
+  float d_query[kW / 8][4] = {}, lse[2] = {}, delta[2] = {};
+  int first[2] = {};
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t t = begin + row + mma_row(2 * r);
+    if (t >= k.tokens) continue;
+    lse[r] = f.lse[(k.row0 + t) * a.heads + k.h];
+    delta[r] = f.delta[(k.row0 + t) * a.heads + k.h];
+    first[r] = f.first_T ? f.first_T[k.row0 + t] : 0;
+  }
+  fill<kRows, kW>(query, begin, k.tokens, in.is_vector, [&](int t) { return k.query(in, t); });
+  fill<kRows, kV>(d_out, begin, k.tokens, in.is_vector, [&](int t) { return k.output(d_o, t); });
+  for (int j = 0; j < min(begin + kRows, k.tokens); j += kRows) {
+    __syncthreads();
+    fill<kRows, kW>(key, j, k.tokens, in.is_vector, [&](int t) { return k.key(in, t); });
+    fill<kRows, kV>(value, j, k.tokens, in.is_vector, [&](int t) { return k.values(in, t); });
+    __syncthreads();
+    float p[kRows / 8][4], d[kRows / 8][4];
+    products<kRows, kW>(p, query, row, key);
+    products<kRows, kV>(d, d_out, row, value);
+#pragma unroll
+    for (int n = 0; n < kRows / 8; ++n)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const int t = begin + row + mma_row(c), at = j + 8 * n + mma_col(c);
+        const bool is_seen = t < k.tokens && at <= t && at >= first[c / 2];
+        score_gradient(p[n][c], d[n][c], is_seen, a.scale, lse[c / 2], delta[c / 2]);
+      }
+    accumulate<kRows, kW>(d_query, d, key);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int t = begin + row + mma_row(2 * r);
+    if (t >= k.tokens) continue;
+    half_t* to = dq[k.row0 + t] + k.h * (k.nope + k.rope);
+#pragma unroll
+    for (int n = 0; n < kW / 8; ++n)
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c)
+        if (8 * n + mma_col(c) < k.nope + k.rope) store(to + 8 * n + mma_col(c), d_query[n][c]);
+  }
+}
+
+constexpr int kQueries = 32;  // of a tile, where keys own the registers
+
+template <int kW, int kV>
+__global__ __launch_bounds__(kThreads) void backward_keys(Rows<half_t> dkv, Rows<const half_t> d_o, Inputs in,
+                                                          AttentionKnown f, AttentionShape a) {
+  extern __shared__ __align__(16) uint16_t shared[];
+  uint16_t *key = shared, *value = key + kRows * (kW + kPad), *query = value + kRows * (kV + kPad);
+  uint16_t* d_out = query + kQueries * (kW + kPad);
+  __shared__ float lse[kQueries], delta[kQueries];
+  __shared__ int first[kQueries];
+  const Head k = head_of_block(a);
+  const int begin = static_cast<int>(blockIdx.x) * kRows, row = static_cast<int>(threadIdx.x) / 32 * 16;
+  float d_key[kW / 8][4] = {}, d_value[kV / 8][4] = {};
+  fill<kRows, kW>(key, begin, k.tokens, in.is_vector, [&](int t) { return k.key(in, t); });
+  fill<kRows, kV>(value, begin, k.tokens, in.is_vector, [&](int t) { return k.values(in, t); });
+  for (int i = begin; i < k.tokens; i += kQueries) {
+    __syncthreads();
+    fill<kQueries, kW>(query, i, k.tokens, in.is_vector, [&](int t) { return k.query(in, t); });
+    fill<kQueries, kV>(d_out, i, k.tokens, in.is_vector, [&](int t) { return k.output(d_o, t); });
+    if (threadIdx.x < kQueries && i + static_cast<int>(threadIdx.x) < k.tokens) {
+      const int64_t t = k.row0 + i + threadIdx.x;
+      lse[threadIdx.x] = f.lse[t * a.heads + k.h];
+      delta[threadIdx.x] = f.delta[t * a.heads + k.h];
+      first[threadIdx.x] = f.first_T ? f.first_T[t] : 0;
+    }
+    __syncthreads();
+    float p[kQueries / 8][4], d[kQueries / 8][4];
+    products<kQueries, kW>(p, key, row, query);
+    products<kQueries, kV>(d, value, row, d_out);
+#pragma unroll
+    for (int n = 0; n < kQueries / 8; ++n)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const int column = 8 * n + mma_col(c), t = i + column, at = begin + row + mma_row(c);
+        const bool is_seen = t < k.tokens && at <= t && at >= first[column];
+        score_gradient(p[n][c], d[n][c], is_seen, a.scale, lse[column], delta[column]);
+      }
+    accumulate<kQueries, kV>(d_value, p, d_out);
+    accumulate<kQueries, kW>(d_key, d, query);
+  }
+  const int64_t all = a.batch * a.tokens;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int t = begin + row + mma_row(2 * r);
+    if (t >= k.tokens) continue;
+    half_t* to = dkv[k.row0 + t] + k.h * (k.nope + k.value);
+    float* d_rope = f.d_rope_HTR + (k.h * all + k.row0 + t) * k.rope;
+#pragma unroll
+    for (int n = 0; n < kW / 8; ++n)
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c) {
+        const int column = 8 * n + mma_col(c);
+        if (column < k.nope)
+          store(to + column, d_key[n][c]);
+        else if (column < k.nope + k.rope)
+          d_rope[column - k.nope] = d_key[n][c];
+      }
+#pragma unroll
+    for (int n = 0; n < kV / 8; ++n)
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c)
+        if (8 * n + mma_col(c) < k.value) store(to + k.nope + 8 * n + mma_col(c), d_value[n][c]);
+  }
+}
+
+/// Bytes of shared memory for rows of keys' and of values' width.
+constexpr int shared_bytes(int wide, int width, int narrow, int value) {
+  return 2 * (wide * (width + kPad) + narrow * (value + kPad));
+}
+
+template <class Kernel>
+void allow_shared(Kernel kernel, int bytes) {
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+             "attention's shared memory");
+}
+
+dim3 head_grid(const AttentionShape& a) {
+  return dim3(blocks(a.tokens, kRows), static_cast<unsigned>(a.batch * a.heads));
+}
+
+Inputs inputs(const AttentionInputs& in, const AttentionShape& a) {
+  const bool whole = a.nope % 8 == 0 && a.rope % 8 == 0 && a.value % 8 == 0;
+  const auto is_aligned = [](const Tensor& t) {
+    return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.ld % 8 == 0;
+  };
+  return {rows<const half_t>(in.q), rows<const half_t>(in.kv), rows<const half_t>(in.k_rope),
+          whole && is_aligned(in.q) && is_aligned(in.kv) && is_aligned(in.k_rope)};
+}
+
+template <int kW, int kV>
+void forward_as(cudaStream_t s, const Tensor& o, const Tensor& lse, const AttentionInputs& in,
+                const AttentionShape& a) {
+  constexpr int kBytes = shared_bytes(2 * kRows, kW, kRows, kV);
+  allow_shared(forward<kW, kV>, kBytes);
+  forward<kW, kV><<<head_grid(a), kThreads, kBytes, s>>>(rows<half_t>(o), lse.f32(), inputs(in, a),
+                                                         in.first_T ? in.first_T.ptr<int32_t>() : nullptr, a);
+  check_launch("attention_forward");
+}
+
+template <int kW, int kV>
+void backward_as(cudaStream_t s, const AttentionInputs& grad, const Tensor& d_o, const AttentionInputs& in,
+                 const AttentionKnown& f, const AttentionShape& a) {
+  Inputs x = inputs(in, a);
+  x.is_vector &= reinterpret_cast<uintptr_t>(d_o.data) % 16 == 0 && d_o.ld % 8 == 0;
+  constexpr int kOfQueries = shared_bytes(2 * kRows, kW, 2 * kRows, kV);
+  constexpr int kOfKeys = shared_bytes(kRows + kQueries, kW, kRows + kQueries, kV);
+  allow_shared(backward_queries<kW, kV>, kOfQueries);
+  backward_queries<kW, kV>
+      <<<head_grid(a), kThreads, kOfQueries, s>>>(rows<half_t>(grad.q), rows<const half_t>(d_o), x, f, a);
+  allow_shared(backward_keys<kW, kV>, kOfKeys);
+  backward_keys<kW, kV>
+      <<<head_grid(a), kThreads, kOfKeys, s>>>(rows<half_t>(grad.kv), rows<const half_t>(d_o), x, f, a);
+  check_launch("attention_backward_input");
+}
+
+bool is_small(const AttentionShape& a) { return a.nope + a.rope <= 96 && a.value <= 64; }
+
+}  // namespace
+
+bool is_tensor_attention(const AttentionShape& a, DType dtype) {
+  return dtype == DType::bf16 && a.nope + a.rope <= 192 && a.value <= 128;
+}
+
+void tensor_attention_forward(cudaStream_t s, const Tensor& o, const Tensor& lse, const AttentionInputs& in,
+                              const AttentionShape& a) {
+  is_small(a) ? forward_as<96, 64>(s, o, lse, in, a) : forward_as<192, 128>(s, o, lse, in, a);
+}
+
+void tensor_attention_backward(cudaStream_t s, const AttentionInputs& grad, const Tensor& d_o,
+                               const AttentionInputs& in, const AttentionKnown& known, const AttentionShape& a) {
+  is_small(a) ? backward_as<96, 64>(s, grad, d_o, in, known, a) : backward_as<192, 128>(s, grad, d_o, in, known, a);
+}
+
+}  // namespace sluice::cuda

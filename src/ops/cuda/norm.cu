@@ -1,0 +1,129 @@
+#include "ops/norm.h"
+
+#include "ops/cuda/kernel.cuh"
+
+namespace sluice::cuda {
+namespace {
+
+template <int N, class T>
+__global__ void forward(Rows<T> y, float* r, Rows<const T> x, const T* w, float eps, int64_t D) {
+  const int64_t t = blockIdx.x;
+  float squares = 0;
+  for (int64_t i = threadIdx.x * N; i < D; i += blockDim.x * N) {
+    float v[N];
+    load_n<N>(x[t] + i, v);
+#pragma unroll
+    for (int j = 0; j < N; ++j) squares += v[j] * v[j];
+  }
+  const float rt = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(D) + eps);
+  if (threadIdx.x == 0) r[t] = rt;
+  for (int64_t i = threadIdx.x * N; i < D; i += blockDim.x * N) {
+    float v[N], weight[N];
+    load_n<N>(x[t] + i, v);
+    load_n<N>(w + i, weight);
+#pragma unroll
+    for (int j = 0; j < N; ++j) v[j] = v[j] * rt * weight[j];
+    store_n<N>(y[t] + i, v);
+  }
+}
+
+// With g = dy w:  dx = r (g - xhat mean(g xhat)) = r (g - c x),  c = r^2 mean(g x)
+template <int N, class T>
+__global__ void backward_input(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* w, const float* r, int64_t D) {
+  const int64_t t = blockIdx.x;
+  float gx = 0;
+  for (int64_t i = threadIdx.x * N; i < D; i += blockDim.x * N) {
+    float d[N], v[N], weight[N];
+    load_n<N>(dy[t] + i, d);
+    load_n<N>(x[t] + i, v);
+    load_n<N>(w + i, weight);
+#pragma unroll
+    for (int j = 0; j < N; ++j) gx += d[j] * weight[j] * v[j];
+  }
+  const float rt = r[t], c = rt * rt * block_sum(gx) / static_cast<float>(D);
+  for (int64_t i = threadIdx.x * N; i < D; i += blockDim.x * N) {
+    float d[N], v[N], weight[N];
+    load_n<N>(dy[t] + i, d);
+    load_n<N>(x[t] + i, v);
+    load_n<N>(w + i, weight);
+#pragma unroll
+    for (int j = 0; j < N; ++j) v[j] = rt * (d[j] * weight[j] - c * v[j]);
+    store_n<N>(dx[t] + i, v);
+  }
+}
+
+constexpr int kColumns = 32, kRowLanes = 16;
+
+// A block takes 32 columns; row lane l sums the rows l, l + 16, ...; the lanes are added in order.
+template <class T>
+__global__ void backward_weight(float* dw, Rows<const T> dy, Rows<const T> x, const float* r, int64_t n, int64_t D) {
+  __shared__ float part[kRowLanes][kColumns];
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
+  float total = 0;
+  if (i < D)
+    for (int64_t t = threadIdx.y; t < n; t += kRowLanes) total += load(dy[t] + i) * (load(x[t] + i) * r[t]);
+  part[threadIdx.y][threadIdx.x] = total;
+  __syncthreads();
+  if (threadIdx.y > 0 || i >= D) return;
+  total = 0;
+  for (int l = 0; l < kRowLanes; ++l) total += part[l][threadIdx.x];
+  dw[i] += total;
+}
+
+template <class T>
+void forward_as(cudaStream_t s, const Tensor& y, const Tensor& r, const Tensor& x, const Tensor& w, float eps) {
+  const int64_t D = x.cols();
+  const unsigned n = static_cast<unsigned>(x.rows());
+  const T* weight = static_cast<const T*>(w.data);
+  if (are_vectors(y, x, w))
+    forward<kVector><<<n, row_threads(D / kVector), 0, s>>>(rows<T>(y), r.f32(), rows<const T>(x), weight, eps, D);
+  else
+    forward<1><<<n, row_threads(D), 0, s>>>(rows<T>(y), r.f32(), rows<const T>(x), weight, eps, D);
+}
+
+template <class T>
+void backward_input_as(cudaStream_t s, const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& w,
+                       const Tensor& r) {
+  const int64_t D = x.cols();
+  const unsigned n = static_cast<unsigned>(x.rows());
+  const T* weight = static_cast<const T*>(w.data);
+  if (are_vectors(dx, dy, x, w))
+    backward_input<kVector>
+        <<<n, row_threads(D / kVector), 0, s>>>(rows<T>(dx), rows<const T>(dy), rows<const T>(x), weight, r.f32(), D);
+  else
+    backward_input<1>
+        <<<n, row_threads(D), 0, s>>>(rows<T>(dx), rows<const T>(dy), rows<const T>(x), weight, r.f32(), D);
+}
+
+template <class T>
+void backward_weight_as(cudaStream_t s, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& r) {
+  backward_weight<<<blocks(x.cols(), kColumns), dim3(kColumns, kRowLanes), 0, s>>>(
+      dw.f32(), rows<const T>(dy), rows<const T>(x), r.f32(), x.rows(), x.cols());
+}
+
+}  // namespace
+
+void rmsnorm_forward(Stream& s, Tensor y, Tensor r, const Tensor& x, const Tensor& w, float eps) {
+  if (x.size() == 0) return;
+  const cudaStream_t stream = s.queue().stream();
+  x.dtype == DType::f32 ? forward_as<float>(stream, y, r, x, w, eps) : forward_as<half_t>(stream, y, r, x, w, eps);
+  check_launch("rmsnorm_forward");
+}
+
+void rmsnorm_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& r) {
+  if (x.size() == 0) return;
+  const cudaStream_t stream = s.queue().stream();
+  x.dtype == DType::f32 ? backward_input_as<float>(stream, dx, dy, x, w, r)
+                        : backward_input_as<half_t>(stream, dx, dy, x, w, r);
+  check_launch("rmsnorm_backward_input");
+}
+
+void rmsnorm_backward_weight(Stream& s, Tensor dw, const Tensor& dy, const Tensor& x, const Tensor& r) {
+  if (x.size() == 0) return;
+  const cudaStream_t stream = s.queue().stream();
+  x.dtype == DType::f32 ? backward_weight_as<float>(stream, dw, dy, x, r)
+                        : backward_weight_as<half_t>(stream, dw, dy, x, r);
+  check_launch("rmsnorm_backward_weight");
+}
+
+}  // namespace sluice::cuda

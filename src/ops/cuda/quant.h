@@ -1,0 +1,27 @@
+// Quantisation as the FP8 products of this folder want it.
+#pragma once
+#include "base/cuda/queue.h"
+#include "base/tensor.h"
+
+namespace sluice::cuda {
+
+/// Codes of a (T, K) matrix and their scales.
+struct Codes {
+  uint8_t* code;
+  float* scale;
+};
+
+/// quantize_rows (ops/quant.h) into codes (T, K) and scales (T, ceil(K/128)), powers of two.
+void fp8_rows(cudaStream_t s, const Codes& out, const Tensor& x);
+
+/// Scale rows that fp8_columns needs for T rows of E experts.
+inline int64_t column_scale_rows(int64_t T, int64_t E) { return T / 128 + E; }
+
+/// Tiles of 128 rows x 1 column that begin anew with every expert: the scales of the rows from offsets_E1[e] + 128 i on
+/// are row offsets_E1[e] / 128 + e + i of `out.scale`. `offsets_E1` null: one expert, all rows. Powers of two.
+void fp8_columns(cudaStream_t s, const Codes& out, const Tensor& x, const int32_t* offsets_E1, int64_t E);
+/// The same of values that are rows of codes, as fp8_rows makes them.
+void fp8_columns(cudaStream_t s, const Codes& out, const Codes& x, int64_t T, int64_t K, const int32_t* offsets_E1,
+                 int64_t E);
+
+}  // namespace sluice::cuda

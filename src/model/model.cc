@@ -1,7 +1,6 @@
 #include "model/model.h"
 
-#include <cstring>
-
+#include "base/transfer.h"
 #include "model/head.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -22,30 +21,37 @@ struct PassSaved {
   PassSaved(const ModelBatch& b, const PassOptions& o) : batch(b), options(o) {}
 };
 
-PassContext context(Arena& a, const Model& m, const ModelBatch& b, const PassOptions& o, bool dry) {
+PassContext context(Stream& s, Arena& a, const Model& m, const ModelBatch& b, const PassOptions& o) {
   const BalanceOptions balance{o.balance_alpha * o.balance_scale / static_cast<float>(b.batch), o.routed_counts};
   PassContext ctx{&m.config, b.batch, b.tokens, {}, b.first_T, {}, balance, o.recompute};
   ctx.rope_table = a.f32(b.tokens, m.config.qk_rope_head_dim);
   ctx.position_T = a.alloc(DType::i32, {b.batch * b.tokens});
-  if (dry) return ctx;
-  fill_rope_table(m.config, ctx.rope_table);
+  if (s.is_dry()) return ctx;
+  std::vector<float> table(static_cast<size_t>(ctx.rope_table.size()));
+  const Tensor host_table(table.data(), {b.tokens, m.config.qk_rope_head_dim});
+  fill_rope_table(m.config, host_table);
+  upload(s, ctx.rope_table, host_table);
+  std::vector<int32_t> position(static_cast<size_t>(b.batch * b.tokens));
   for (int64_t t = 0; t < b.batch * b.tokens; ++t)
-    ctx.position_T.ptr<int32_t>()[t] = static_cast<int32_t>(t % b.tokens);
+    position[static_cast<size_t>(t)] = static_cast<int32_t>(t % b.tokens);
+  upload(s, ctx.position_T, Tensor(position.data(), DType::i32, {b.batch * b.tokens}));
   return ctx;
 }
 
+/// Elements [first, first + n) of each sequence of `tokens`, from one i32 per token.
+Tensor part_of_sequences(Stream& s, Arena& a, const Tensor& all_T, int64_t tokens, int64_t first, int64_t n) {
+  const int64_t batch = all_T.size() / tokens;
+  const Tensor part = a.alloc(DType::i32, {batch * n});
+  copy(s, part.reshape({batch, n}), all_T.reshape({batch, tokens}).slice_cols(first, n));
+  return part;
+}
+
 /// The context of MTP module k: `shorter` positions fewer per sequence.
-PassContext shorter_context(Arena& a, const PassContext& ctx, int64_t shorter, bool dry) {
+PassContext shorter_context(Stream& s, Arena& a, const PassContext& ctx, int64_t shorter) {
   PassContext c = ctx;
   c.tokens -= shorter;
-  const int64_t T = c.batch * c.tokens;
-  c.position_T = a.alloc(DType::i32, {T});
-  if (ctx.first_T) c.first_T = a.alloc(DType::i32, {T});
-  if (dry) return c;
-  for (int64_t t = 0; t < T; ++t) {
-    c.position_T.ptr<int32_t>()[t] = static_cast<int32_t>(t % c.tokens);
-    if (ctx.first_T) c.first_T.ptr<int32_t>()[t] = ctx.first_T.ptr<int32_t>()[t / c.tokens * ctx.tokens + t % c.tokens];
-  }
+  c.position_T = part_of_sequences(s, a, ctx.position_T, ctx.tokens, 0, c.tokens);
+  if (ctx.first_T) c.first_T = part_of_sequences(s, a, ctx.first_T, ctx.tokens, 0, c.tokens);
   return c;
 }
 
@@ -57,14 +63,8 @@ void add_first_positions(Stream& s, Tensor y, const Tensor& x, int64_t batch, in
   }
 }
 
-Tensor shifted_ids(Arena& a, const ModelBatch& b, int64_t shift, bool dry) {
-  const int64_t S = b.tokens - shift;
-  const Tensor ids = a.alloc(DType::i32, {b.batch * S});
-  if (!dry)
-    for (int64_t i = 0; i < b.batch; ++i)
-      std::memcpy(ids.ptr<int32_t>() + i * S, b.ids_T.ptr<int32_t>() + i * b.tokens + shift,
-                  static_cast<size_t>(S) * sizeof(int32_t));
-  return ids;
+Tensor shifted_ids(Stream& s, Arena& a, const ModelBatch& b, int64_t shift) {
+  return part_of_sequences(s, a, b.ids_T, b.tokens, shift, b.tokens - shift);
 }
 
 Tensor counts_row(const Tensor& counts_LE, int64_t& layer, bool is_moe) {
@@ -78,7 +78,7 @@ PassResult forward(Stream& s, Arena& a, const Model& m, const Tensor& counts_LE,
   const int64_t T = b.batch * b.tokens, D = m.config.hidden_size;
   const DType dtype = activation_dtype(m.precision);
   PassResult r;
-  k.ctx = context(a, m, b, k.options, s.is_dry());
+  k.ctx = context(s, a, m, b, k.options);
   k.layers.resize(w.layers.size());
   k.mtp.resize(w.mtp.size());
   int64_t router = 0;
@@ -99,11 +99,11 @@ PassResult forward(Stream& s, Arena& a, const Model& m, const Tensor& counts_LE,
   Tensor previous = r.normed_TD;
   for (size_t i = 0; i < w.mtp.size(); ++i) {
     const int64_t shift = static_cast<int64_t>(i) + 1, S = b.tokens - shift;
-    const PassContext ctx = shorter_context(a, k.ctx, shift, s.is_dry());
+    const PassContext ctx = shorter_context(s, a, k.ctx, shift);
     const Tensor h = a.alloc(dtype, {b.batch * S, D});
     for (int64_t n = 0; n < b.batch; ++n) copy(s, h.slice_rows(n * S, S), previous.slice_rows(n * (S + 1), S));
     const Tensor e = a.alloc(dtype, {b.batch * S, D});
-    embedding_forward(s, e, shifted_ids(a, b, shift, s.is_dry()), w.embed);
+    embedding_forward(s, e, shifted_ids(s, a, b, shift), w.embed);
     mtp_forward(s, a, h, e, w.mtp[i], k.mtp[i], ctx, counts_row(counts_LE, router, w.mtp[i].block.is_moe));
     if (w.mtp[i].block.is_moe) r.balance_loss.push_back(k.mtp[i].block.moe.balance_loss_B);
     r.mtp_normed.push_back(k.mtp[i].z_TD);
@@ -129,8 +129,8 @@ void mtp_backward_all(Stream& s, Arena& a, Tensor dnormed_TD, const Model& m, co
     head_loss_backward(s, a, d.dz_TD, {r.mtp_normed[i], b.mtp_target[i], r.mtp_loss[i]}, m.weights.head, grad.head,
                        scale);
     const int64_t shift = static_cast<int64_t>(i) + 1;
-    mtp_backward(s, a, d, m.weights.mtp[i], grad.mtp[i], k.mtp[i], shorter_context(a, k.ctx, shift, s.is_dry()));
-    embedding_backward_weight(s, grad.embed, d.de_TD, shifted_ids(a, b, shift, s.is_dry()));
+    mtp_backward(s, a, d, m.weights.mtp[i], grad.mtp[i], k.mtp[i], shorter_context(s, a, k.ctx, shift));
+    embedding_backward_weight(s, grad.embed, d.de_TD, shifted_ids(s, a, b, shift));
     if (i > 0) {
       dy = a.alloc(dtype, {b.batch * (S + 1), D});
       zero(s, dy);
@@ -141,14 +141,39 @@ void mtp_backward_all(Stream& s, Arena& a, Tensor dnormed_TD, const Model& m, co
 
 }  // namespace
 
-Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision) {
-  Model m{c, precision, weight_shapes(c, mtp_modules), Arena(model_bytes(c, mtp_modules, precision))};
+Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision, const Device& device) {
+  Model m{c, precision, weight_shapes(c, mtp_modules), Arena(model_bytes(c, mtp_modules, precision), device)};
   for (const Param& p : parameters(m.weights)) allocate(*p.matrix, working_format(p.kind, precision), m.memory);
   return m;
 }
 
 Model allocate_f32_like(const Model& model) {
-  return allocate_model(model.config, static_cast<int64_t>(model.weights.mtp.size()), Precision::f32);
+  return allocate_model(model.config, static_cast<int64_t>(model.weights.mtp.size()), Precision::f32,
+                        model.memory.device());
+}
+
+void transfer_tree(Stream& s, ModelWeights& to, ModelWeights& from,
+                   void (*transfer)(Stream& s, const Tensor& to, const Tensor& from)) {
+  const std::vector<Param> source = parameters(from), out = parameters(to);
+  const auto scales = [](const Matrix& m) { return Tensor(m.scales, {m.scale_rows(), m.scale_cols()}); };
+  for (size_t i = 0; i < source.size(); ++i) {
+    const Matrix &x = *source[i].matrix, &y = *out[i].matrix;
+    check(x.format == y.format, "transfer_tree: expected equal formats");
+    transfer(s, y.tensor(), x.tensor());
+    if (y.scales) transfer(s, scales(y), scales(x));
+  }
+}
+
+Model upload_model(Stream& s, Model& host) {
+  Model m = allocate_model(host.config, static_cast<int64_t>(host.weights.mtp.size()), host.precision, s.device());
+  transfer_tree(s, m.weights, host.weights, upload);
+  return m;
+}
+
+Model download_model(Stream& s, Model& device) {
+  Model m = allocate_model(device.config, static_cast<int64_t>(device.weights.mtp.size()), device.precision);
+  transfer_tree(s, m.weights, device.weights, download);
+  return m;
 }
 
 size_t model_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {

@@ -21,11 +21,20 @@ struct Model {
   std::span<const MappedFile> mappings{};  // of these files, where weights lie as they are computed with
 };
 
-/// Memory for every weight of `c` with `mtp_modules` modules; uninitialised.
-Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision);
+/// Memory on `device` for every weight of `c` with `mtp_modules` modules; zero.
+Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision, const Device& device = {});
 
-/// A tree of float32 matrices of the same shapes (gradients, masters), zero.
+/// A tree of float32 matrices of the same shapes (gradients, masters) on the same device, zero.
 Model allocate_f32_like(const Model& model);
+
+/// Copies every matrix between trees of equal shapes and formats (f32, bf16, fp8_128); `transfer` is upload or download
+/// (base/transfer.h).
+void transfer_tree(Stream& s, ModelWeights& to, ModelWeights& from,
+                   void (*transfer)(Stream& s, const Tensor& to, const Tensor& from));
+
+/// A model in host memory in that of the stream's device, and the other way round.
+Model upload_model(Stream& s, Model& host);
+Model download_model(Stream& s, Model& device);
 
 /// Bytes allocate_model would take, without taking them.
 size_t model_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);

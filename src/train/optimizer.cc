@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "model/checkpoint.h"
+#include "base/transfer.h"
 #include "ops/elementwise.h"
 #include "ops/optim.h"
 #include "ops/quant.h"
@@ -19,6 +19,9 @@ size_t moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision)
   return 2 * arena.peak_bytes();
 }
 
+/// Of the sum of squares, which lies with the moments.
+constexpr size_t kSumBytes = 64;
+
 bool is_optimised(ParamKind kind) { return kind != ParamKind::router_bias; }
 
 }  // namespace
@@ -26,7 +29,8 @@ bool is_optimised(ParamKind kind) { return kind != ParamKind::router_bias; }
 Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
     : model_(model), options_(options), grad_(allocate_f32_like(model)) {
   const int64_t mtp = static_cast<int64_t>(model.weights.mtp.size());
-  moments_ = Arena(moment_bytes(model.config, mtp, model.precision));
+  moments_ = Arena(moment_bytes(model.config, mtp, model.precision) + kSumBytes, model.memory.device());
+  sum_1_ = moments_.alloc(DType::f64, {1});
   for (ModelWeights* w : {&first_, &second_}) {
     *w = weight_shapes(model.config, mtp);
     for (const Param& p : parameters(*w)) {
@@ -38,12 +42,14 @@ Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
   if (model.precision == Precision::f32) return;
   master_.emplace(allocate_f32_like(model));
   const std::vector<Param> working = parameters(model.weights), master = parameters(master_->weights);
-  const RowSource rows = stored_rows();
   for (size_t i = 0; i < master.size(); ++i) {
+    const Matrix& w = *working[i].matrix;
     if (master[i].kind == ParamKind::router_bias)
-      *master[i].matrix = *working[i].matrix;
+      *master[i].matrix = w;
+    else if (w.format == Format::fp8_128)
+      dequantize_weight(s, master[i].matrix->tensor(), w);
     else
-      rows(working[i], 0, working[i].matrix->rows, static_cast<float*>(master[i].matrix->data));
+      copy(s, master[i].matrix->tensor(), w.tensor());
   }
 }
 
@@ -52,10 +58,11 @@ void Optimizer::zero_grad(Stream& s) {
 }
 
 double Optimizer::grad_norm(Stream& s) {
-  double sum = 0;
-  const Tensor sum_1(&sum, DType::f64, {1});
+  zero(s, sum_1_);
   for (const Param& p : parameters(grad_.weights))
-    if (is_optimised(p.kind)) sum_squares(s, sum_1, p.matrix->tensor());
+    if (is_optimised(p.kind)) sum_squares(s, sum_1_, p.matrix->tensor());
+  double sum = 0;
+  download(s, Tensor(&sum, DType::f64, {1}), sum_1_);
   return std::sqrt(sum);
 }
 
@@ -90,7 +97,7 @@ void Optimizer::refresh_working(Stream& s) {
 
 size_t Optimizer::bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
   const size_t trees = precision == Precision::f32 ? 1 : 2;
-  return trees * model_bytes(c, mtp_modules, Precision::f32) + moment_bytes(c, mtp_modules, precision);
+  return trees * model_bytes(c, mtp_modules, Precision::f32) + moment_bytes(c, mtp_modules, precision) + kSumBytes;
 }
 
 }  // namespace sluice

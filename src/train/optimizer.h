@@ -30,6 +30,7 @@ class Optimizer {
 
   /// Updates done so far, as after loading a checkpoint.
   void set_steps(int64_t steps) { steps_ = steps; }
+  int64_t steps() const { return steps_; }
 
   /// The float32 weights: the model's own under f32. Router biases are the model's own in any case.
   ModelWeights& master() { return master_ ? master_->weights : model_.weights; }
@@ -49,6 +50,7 @@ class Optimizer {
   Model grad_;
   ModelWeights first_, second_;
   Arena moments_{0};
+  Tensor sum_1_;  // f64: of the squares of the gradient
   int64_t steps_ = 0;
 };
 

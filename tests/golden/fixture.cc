@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/transfer.h"
 #include "ops/elementwise.h"
 #include "train/optimizer.h"
 
@@ -18,8 +19,9 @@ std::vector<int64_t> integers(const SafetensorsEntry& e) {
 }
 
 /// ||a - b|| / ||b||, where a tensor that should be zero must be.
-double relative_norm(const float* a, const std::vector<float>& b) {
+double relative_norm(const std::vector<float>& a, const std::vector<float>& b) {
   double difference = 0, norm = 0;
+  if (a.size() != b.size()) return INFINITY;
   for (size_t i = 0; i < b.size(); ++i) {
     difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
     norm += static_cast<double>(b[i]) * b[i];
@@ -27,22 +29,35 @@ double relative_norm(const float* a, const std::vector<float>& b) {
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-Tensor to_f32(Stream& s, Arena& a, const Tensor& t) {
-  const Tensor y = a.f32(t.rows(), t.cols());
-  copy(s, y, t);
-  return y;
-}
-
-double total(const Tensor& loss) {
-  double sum = 0;
-  for (int64_t i = 0; i < loss.size(); ++i) sum += static_cast<double>(loss.f32()[i]);
-  return sum;
+Model load_onto(Stream& s, const fs::path& folder) {
+  Stream host(2);
+  Model model = load_model(host, folder, Precision::f32);
+  return s.is_cuda() ? upload_model(s, model) : std::move(model);
 }
 
 }  // namespace
 
 GoldenFixture::GoldenFixture(Stream& s, const fs::path& folder)
-    : s_(s), folder_(folder), model_(load_model(s, folder, Precision::f32)) {}
+    : s_(s), folder_(folder), model_(load_onto(s, folder)), arena_(size_t{1} << 30, s.device()) {}
+
+std::vector<float> GoldenFixture::read(const Tensor& t) {
+  std::vector<float> values(static_cast<size_t>(t.size()));
+  download(s_, Tensor(values.data(), {t.rows(), t.cols()}), t);
+  return values;
+}
+
+Tensor GoldenFixture::ids_tensor(const std::vector<int32_t>& ids) {
+  const int64_t n = static_cast<int64_t>(ids.size());
+  const Tensor t = arena_.alloc(DType::i32, {n});
+  upload(s_, t, Tensor(const_cast<int32_t*>(ids.data()), DType::i32, {n}));
+  return t;
+}
+
+double GoldenFixture::total(const Tensor& loss) {
+  double sum = 0;
+  for (const float v : read(loss)) sum += static_cast<double>(v);
+  return sum;
+}
 
 void GoldenFixture::check_all() {
   if (fs::exists(folder_ / "expected.safetensors")) {
@@ -62,21 +77,22 @@ ModelBatch GoldenFixture::batch_of(const SafetensorsEntry& ids, int64_t row0, in
   ModelBatch b;
   b.batch = rows;
   b.tokens = S;
-  b.ids_T = arena_.alloc(DType::i32, {rows * S});
-  b.target_T = arena_.alloc(DType::i32, {rows * S});
+  std::vector<int32_t> id, target;
   for (int64_t i = 0; i < rows * S; ++i) {
-    const int64_t at = row0 * S + i;
-    b.ids_T.ptr<int32_t>()[i] = static_cast<int32_t>(all[static_cast<size_t>(at)]);
-    b.target_T.ptr<int32_t>()[i] = i % S + 1 < S ? static_cast<int32_t>(all[static_cast<size_t>(at + 1)]) : -1;
+    const size_t at = static_cast<size_t>(row0 * S + i);
+    id.push_back(static_cast<int32_t>(all[at]));
+    target.push_back(i % S + 1 < S ? static_cast<int32_t>(all[at + 1]) : -1);
   }
+  b.ids_T = ids_tensor(id);
+  b.target_T = ids_tensor(target);
   for (int64_t k = 0; k < static_cast<int64_t>(model_.weights.mtp.size()); ++k) {
     const int64_t n = S - 1 - k;
-    const Tensor target = arena_.alloc(DType::i32, {rows * n});
+    target.clear();
     for (int64_t i = 0; i < rows * n; ++i) {
-      const int64_t at = row0 * S + i / n * S + i % n + 2 + k;
-      target.ptr<int32_t>()[i] = i % n + 2 + k < S ? static_cast<int32_t>(all[static_cast<size_t>(at)]) : -1;
+      const size_t at = static_cast<size_t>(row0 * S + i / n * S + i % n + 2 + k);
+      target.push_back(i % n + 2 + k < S ? static_cast<int32_t>(all[at]) : -1);
     }
-    b.mtp_target.push_back(target);
+    b.mtp_target.push_back(ids_tensor(target));
   }
   return b;
 }
@@ -90,11 +106,12 @@ void GoldenFixture::note(const char* what, double error, double limit) {
 
 void GoldenFixture::compare_max(const char* what, const Tensor& got, const std::vector<float>& expected, double limit) {
   ASSERT_EQ(got.size(), static_cast<int64_t>(expected.size())) << what;
+  const std::vector<float> values = read(got);
   double difference = 0, largest = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
-    difference = std::max(difference, std::abs(static_cast<double>(got.f32()[i]) - expected[i]));
+    difference = std::max(difference, std::abs(static_cast<double>(values[i]) - expected[i]));
     largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-    if (std::isnan(got.f32()[i])) difference = INFINITY;
+    if (std::isnan(values[i])) difference = INFINITY;
   }
   note(what, difference / largest, limit);
 }
@@ -106,8 +123,8 @@ void GoldenFixture::check_hidden(const SafetensorsFile& expected, const PassResu
     const SafetensorsEntry* e = expected.find(fmt::format("hidden.{}", k));
     if (!e) continue;
     ++found;
-    const Tensor h = to_f32(s_, arena_, k + 1 == result.hidden.size() ? result.normed_TD : result.hidden[k]);
-    worst = std::max(worst, relative_norm(h.f32(), e->read_f32()));
+    const Tensor& h = k + 1 == result.hidden.size() ? result.normed_TD : result.hidden[k];
+    worst = std::max(worst, relative_norm(read(h), e->read_f32()));
   }
   if (found) note("hidden", worst, 2e-4);
 }
@@ -140,9 +157,10 @@ void GoldenFixture::check_greedy(const SafetensorsFile& expected) {
   const PassResult r = model_forward(s_, arena_, model_, b, {}, {});
   const Tensor logits = arena_.f32(n, V);
   model_logits(s_, logits, r.normed_TD, model_);
+  const std::vector<float> values = read(logits);
   int64_t wrong = 0;
   for (int64_t t = kPrompt; t < n; ++t) {
-    const float* row = logits.f32() + (t - 1) * V;
+    const float* row = values.data() + (t - 1) * V;
     wrong += std::max_element(row, row + V) - row != ids[static_cast<size_t>(t)];
   }
   note("greedy tokens wrong", static_cast<double>(wrong), 0);
@@ -168,21 +186,21 @@ void GoldenFixture::check_gradients(const SafetensorsFile& expected) {
     double worst = 0;
     int64_t compared = 0;
     for (const Param& p : parameters(optimizer.grad())) {
-      const float* g = static_cast<const float*>(p.matrix->data);
+      const std::vector<float> g = read(p.matrix->tensor());
       if (const SafetensorsEntry* e = expected.find("grad." + p.name)) {
         worst = std::max(worst, relative_norm(g, e->read_f32()));
         ++compared;
       } else if (const size_t at = p.name.find("mlp.experts."); at != std::string::npos) {
         const std::string bank = p.name.substr(0, at) + "mlp.experts.";
         auto& v = fused[bank + (p.name.find("down_proj") != std::string::npos ? "down_proj" : "gate_up_proj")];
-        v.insert(v.end(), g, g + p.matrix->size());
+        v.insert(v.end(), g.begin(), g.end());
       }
     }
     for (const auto& [name, values] : fused) {
       const SafetensorsEntry* e = expected.find("grad." + name);
       if (!e) continue;
       ASSERT_EQ(e->size(), static_cast<int64_t>(values.size())) << name;
-      worst = std::max(worst, relative_norm(values.data(), e->read_f32()));
+      worst = std::max(worst, relative_norm(values, e->read_f32()));
       ++compared;
     }
     int64_t stored = 0;
@@ -216,7 +234,7 @@ void GoldenFixture::check_balance(const SafetensorsFile& expected) {
     if (p.kind == ParamKind::router) e = expected.find(fmt::format("balance_grad.gate.{}", gate++));
     if (p.kind == ParamKind::embedding) e = expected.find("balance_grad.embed_tokens");
     if (!e) continue;
-    worst = std::max(worst, relative_norm(static_cast<const float*>(p.matrix->data), e->read_f32()));
+    worst = std::max(worst, relative_norm(read(p.matrix->tensor()), e->read_f32()));
     ++compared;
   }
   for (const SafetensorsEntry& e : expected.entries()) stored += e.name.starts_with("balance_grad.");
@@ -242,7 +260,7 @@ void GoldenFixture::check_training(const SafetensorsFile& expected) {
   for (int64_t step = 0; step < steps; ++step) {
     const size_t mark = arena_.mark(), i = static_cast<size_t>(step);
     const Tensor counts = arena_.alloc(DType::i64, {routers, E});
-    std::fill_n(counts.ptr<int64_t>(), counts.size(), 0);
+    zero(s_, counts);
     const PassResult r =
         model_forward_backward(s_, arena_, model_, optimizer.grad(), batch_of(batches, step * B, B), o, counts);
     const double scale = static_cast<double>(o.loss_scale);
@@ -256,9 +274,10 @@ void GoldenFixture::check_training(const SafetensorsFile& expected) {
       const Tensor row(counts.at(l), DType::i64, {E});
       moe_bias_update(s_, biases[static_cast<size_t>(l)]->tensor(), row, 0.001f);
     }
-    for (int64_t j = 0; j < routers * E; ++j)
-      count_error = std::max(count_error, std::abs(counts.ptr<int64_t>()[j] -
-                                                   expected_counts[static_cast<size_t>(step * routers * E + j)]));
+    std::vector<int64_t> counted(static_cast<size_t>(routers * E));
+    download(s_, Tensor(counted.data(), DType::i64, {routers, E}), counts);
+    for (size_t j = 0; j < counted.size(); ++j)
+      count_error = std::max(count_error, std::abs(counted[j] - expected_counts[i * counted.size() + j]));
     arena_.release(mark);
   }
   note("train loss", loss_error, 1e-5);
@@ -268,13 +287,14 @@ void GoldenFixture::check_training(const SafetensorsFile& expected) {
   const std::vector<Matrix*> biases = router_biases(model_.weights);
   for (size_t l = 0; l < biases.size(); ++l) {
     const std::vector<float> b = expected.get(fmt::format("bias.{}", l)).read_f32();
+    const std::vector<float> bias = read(biases[l]->tensor());
     for (size_t e = 0; e < b.size(); ++e)
-      bias_error = std::max(bias_error, std::abs(static_cast<double>(static_cast<float*>(biases[l]->data)[e]) - b[e]));
+      bias_error = std::max(bias_error, std::abs(static_cast<double>(bias[e]) - static_cast<double>(b[e])));
   }
   note("biases", bias_error, 1e-6);
   for (const Param& p : parameters(model_.weights))
-    final_error = std::max(final_error, relative_norm(static_cast<const float*>(p.matrix->data),
-                                                      expected.get("final." + p.name).read_f32()));
+    final_error =
+        std::max(final_error, relative_norm(read(p.matrix->tensor()), expected.get("final." + p.name).read_f32()));
   note("final weights", final_error, 2e-4);
 }
 

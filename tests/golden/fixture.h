@@ -28,6 +28,10 @@ class GoldenFixture {
   void check_greedy(const SafetensorsFile& expected);
   void check_training(const SafetensorsFile& expected);
 
+  /// Elements of a tensor of the device.
+  std::vector<float> read(const Tensor& t);
+  Tensor ids_tensor(const std::vector<int32_t>& ids);
+  double total(const Tensor& loss);
   ModelBatch batch_of(const SafetensorsEntry& ids, int64_t row0, int64_t rows);
   /// max|a - b| / max|b|
   void compare_max(const char* what, const Tensor& got, const std::vector<float>& expected, double limit);
@@ -36,7 +40,7 @@ class GoldenFixture {
   Stream& s_;
   fs::path folder_;
   Model model_;
-  Arena arena_{size_t{1} << 30};
+  Arena arena_;
   int checks_ = 0;
   std::string summary_;
 };

@@ -23,13 +23,14 @@ namespace {
 struct BenchOptions {
   std::string size = "tiny", model, precision = "f32";
   int64_t seq_len = 256, batch_size = 16, micro_batch = 8, vocab_size = 4096, threads = 0, runs = 7;
+  std::string device = "cpu";
   bool json = false;
 };
 
 /// A training step on random tokens, with everything a real one does.
 class BenchStep {
  public:
-  BenchStep(Stream& s, const BenchOptions& o) : s_(s), options_(o) {
+  BenchStep(Stream& host, Stream& s, const BenchOptions& o) : s_(s), options_(o) {
     config_.seq_len = o.seq_len;
     config_.batch_size = o.batch_size;
     config_.micro_batch = o.micro_batch;
@@ -38,11 +39,12 @@ class BenchStep {
     if (o.model.empty()) c.num_nextn_predict_layers = 1;
     const Precision precision = parse_precision(o.precision);
     const size_t activations = activation_bytes(c, config_, precision);
-    check_memory(c, config_, precision, activations);
+    check_memory(c, config_, precision, activations, s.device());
     model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
-    fill_model(s, model_, random_rows(c, 1));
+    fill_model(host, model_, random_rows(c, 1));
+    if (s.is_cuda()) model_ = upload_model(s, model_);
     optimizer_ = std::make_unique<Optimizer>(s, model_, OptimizerOptions{});
-    arena_ = Arena(activations);
+    arena_ = Arena(activations, s.device());
     batch_.rows = o.batch_size;
     batch_.cols = o.seq_len + 1;
     Rng rng(1);
@@ -60,11 +62,12 @@ class BenchStep {
     for (int64_t begin = 0; begin < batch_.rows; begin += options_.micro_batch) {
       const size_t mark = arena_.mark();
       const ModelBatch b =
-          device_batch(arena_, batch_, begin, std::min(options_.micro_batch, batch_.rows - begin), mtp());
+          device_batch(s_, arena_, batch_, begin, std::min(options_.micro_batch, batch_.rows - begin), mtp());
       model_forward_backward(s_, arena_, model_, optimizer_->grad(), b, o, {});
       arena_.release(mark);
     }
     optimizer_->step(s_, 1e-4f, optimizer_->grad_norm(s_));
+    s_.synchronize();
   }
 
   double flops() const {
@@ -83,9 +86,35 @@ class BenchStep {
   Batch batch_;
 };
 
+std::string describe(const BenchOptions& o, double flops, double tokens) {
+  return fmt::format("training {} {}, {} x {} tokens a step: {:.1f} GFLOP/s, {:.0f} tokens/s",
+                     o.model.empty() ? o.size : o.model, o.precision, o.batch_size, o.seq_len, flops * 1e-9, tokens);
+}
+
+/// On a GPU: speed alone.
+void bench_gpu_train(Stream& host, Stream& gpu, const BenchOptions& o) {
+  BenchStep step(host, gpu, o);
+  step.run();
+  std::vector<double> train;
+  for (int64_t i = 0; i < o.runs; ++i) train.push_back(step.flops() / seconds_of([&] { step.run(); }));
+  const double speed = median(train);
+  const double tokens = speed / step.flops() * static_cast<double>(o.batch_size * o.seq_len);
+  if (o.json) {
+    JsonObject j;
+    j.add("device", device_text(gpu.device())).add("train_flops", speed).add("tokens_per_second", tokens);
+    fmt::print("{}\n", j.str());
+  } else {
+    fmt::print("{}\n", describe(o, speed, tokens));
+  }
+}
+
 void bench_train(const BenchOptions& o) {
   Stream s(thread_count(o.threads));
-  BenchStep step(s, o);
+  if (const Device device = parse_device(o.device); device.is_cuda()) {
+    Stream gpu(device, 1);
+    return bench_gpu_train(s, gpu, o);
+  }
+  BenchStep step(s, s, o);
   step.run();
   std::vector<double> gemm, train;
   for (int64_t i = 0; i < o.runs; ++i) {  // in turn, because the machine's speed drifts
@@ -103,8 +132,7 @@ void bench_train(const BenchOptions& o) {
   }
   fmt::print("library  {} , {} threads, 1024 x 1024 x 1024: {:.1f} GFLOP/s\n", gemm_library(), s.threads(),
              peak * 1e-9);
-  fmt::print("training {} {}, {} x {} tokens a step: {:.1f} GFLOP/s, {:.0f} tokens/s\n",
-             o.model.empty() ? o.size : o.model, o.precision, o.batch_size, o.seq_len, speed * 1e-9, tokens);
+  fmt::print("{}\n", describe(o, speed, tokens));
   fmt::print("ratio    {:.1f}% (medians of {} runs in turn; FLOPs = 6 x active matmul parameters + causal attention)\n",
              100 * speed / peak, o.runs);
 }
@@ -122,6 +150,7 @@ void add_bench_train_command(CLI::App& bench) {
   c->add_option("--seq-len", o->seq_len, "tokens of a sequence")->capture_default_str()->check(size);
   c->add_option("--batch-size", o->batch_size, "sequences of a step")->capture_default_str()->check(size);
   c->add_option("--micro-batch", o->micro_batch, "sequences at once")->capture_default_str()->check(size);
+  c->add_option("--device", o->device, "cpu, cuda or cuda:N")->capture_default_str();
   c->add_option("--threads", o->threads, "0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
   c->add_option("--runs", o->runs, "measurements of each")->capture_default_str()->check(CLI::Range(1, 1000));
   c->add_flag("--json", o->json, "one JSON object");

@@ -228,6 +228,7 @@ void add_train_command(CLI::App& app) {
   option("--precision", "precision", "f32, bf16 or fp8");
   option("--seed", "seed", "of initialisation and order of the data");
   option("--threads", "threads", "0: all cores");
+  option("--device", "device", "cpu, cuda or cuda:N");
   option("--out", "out", "folder of the run");
   c->add_option("--config", o->file, "YAML file with any of the keys below");
   c->add_option("--resume", o->resume, "run folder to go on with");

@@ -1,14 +1,16 @@
 #include "train/batch.h"
 
 #include <algorithm>
-#include <cstring>
+
+#include "base/transfer.h"
 
 namespace sluice {
 namespace {
 
-Tensor ints(Arena& a, std::span<const int32_t> values) {
-  const Tensor t = a.alloc(DType::i32, {static_cast<int64_t>(values.size())});
-  std::memcpy(t.data, values.data(), values.size_bytes());
+Tensor ints(Stream& s, Arena& a, std::span<const int32_t> values) {
+  const int64_t n = static_cast<int64_t>(values.size());
+  const Tensor t = a.alloc(DType::i32, {n});
+  upload(s, t, Tensor(const_cast<int32_t*>(values.data()), DType::i32, {n}));
   return t;
 }
 
@@ -23,20 +25,20 @@ std::vector<int32_t> columns(std::span<const int32_t> all, int64_t cols, int64_t
 
 }  // namespace
 
-ModelBatch device_batch(Arena& a, const Batch& batch, int64_t begin, int64_t rows, int64_t mtp_modules) {
+ModelBatch device_batch(Stream& s, Arena& a, const Batch& batch, int64_t begin, int64_t rows, int64_t mtp_modules) {
   ModelBatch b;
   b.batch = rows;
   b.tokens = batch.cols;
   const size_t from = static_cast<size_t>(begin * batch.cols), n = static_cast<size_t>(rows * batch.cols);
-  b.ids_T = ints(a, std::span(batch.ids).subspan(from, n));
+  b.ids_T = ints(s, a, std::span(batch.ids).subspan(from, n));
   const auto first = std::span(batch.first).subspan(from, n);
-  if (std::any_of(first.begin(), first.end(), [](int32_t f) { return f != 0; })) b.first_T = ints(a, first);
+  if (std::any_of(first.begin(), first.end(), [](int32_t f) { return f != 0; })) b.first_T = ints(s, a, first);
   std::vector<int32_t> targets(batch.ids.size());
   fill_targets(batch, 1, targets);
-  b.target_T = ints(a, columns(targets, batch.cols, begin, rows, batch.cols));
+  b.target_T = ints(s, a, columns(targets, batch.cols, begin, rows, batch.cols));
   for (int64_t k = 0; k < mtp_modules; ++k) {
     fill_targets(batch, k + 2, targets);
-    b.mtp_target.push_back(ints(a, columns(targets, batch.cols, begin, rows, batch.cols - 1 - k)));
+    b.mtp_target.push_back(ints(s, a, columns(targets, batch.cols, begin, rows, batch.cols - 1 - k)));
   }
   return b;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/device.h"
 #include "base/error.h"
 
 namespace sluice {
@@ -61,6 +62,7 @@ void check_config(const TrainConfig& c) {
   expect(!c.out.empty(), "out", "a folder for the run", "");
   parse_duration(c.time);
   parse_precision(c.precision);
+  parse_device(c.device);
   expect_share(c.fim_rate, "fim_rate");
   expect(c.eval_fraction >= 0 && c.eval_fraction < 1, "eval_fraction", "a number from 0 to below 1",
          fmt::format("{}", c.eval_fraction));

@@ -1,18 +1,19 @@
 #include "train/memory.h"
 
-#include <cstring>
 #include <fstream>
 #include <limits>
 
 #include "base/file.h"
+#include "ops/elementwise.h"
 #include "train/optimizer.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kEvalRows = 8;             // as train/evaluate.cc
-constexpr size_t kSlack = size_t{64} << 20;  // token ids, counts, losses
-constexpr size_t kBatchTokenBytes = 20;      // of the whole step's tokens: ids, first, loss, targets
+constexpr int64_t kEvalRows = 8;                  // as train/evaluate.cc
+constexpr size_t kSlack = size_t{64} << 20;       // token ids, counts, losses
+constexpr size_t kKernelBytes = size_t{2} << 30;  // scratch of the GPU's kernels, and what CUDA takes
+constexpr size_t kBatchTokenBytes = 20;           // of the whole step's tokens: ids, first, loss, targets
 
 /// Refuses sizes whose sums would overflow before check_memory can compare them.
 void check_magnitude(const HfConfig& c, int64_t tokens) {
@@ -82,22 +83,29 @@ size_t available_memory() {
   return available;
 }
 
-void check_memory(const HfConfig& c, const TrainConfig& config, Precision precision, size_t activations) {
+size_t available_memory(const Device& device) {
+  if (!device.is_cuda()) return available_memory();
+  const size_t available = free_memory(device);
+  return available - std::min(available, kKernelBytes);
+}
+
+void check_memory(const HfConfig& c, const TrainConfig& config, Precision precision, size_t activations,
+                  const Device& device) {
   const int64_t mtp = c.num_nextn_predict_layers;
   const size_t weights = model_bytes(c, mtp, precision), optimizer = Optimizer::bytes(c, mtp, precision);
   const size_t average = config.ema_decay > 0 ? model_bytes(c, mtp, Precision::f32) : 0;
-  const size_t available = available_memory(), total = weights + optimizer + average + activations;
+  const size_t available = available_memory(device), total = weights + optimizer + average + activations;
   if (total > available)
     fail(
         "memory: the run needs {:.2f} GiB (weights {:.2f}, gradients and optimiser {:.2f}, average {:.2f}, activations "
-        "{:.2f}), the machine has {:.2f}; a smaller micro_batch, seq_len or model, or recompute: true, needs less",
-        gib(total), gib(weights), gib(optimizer), gib(average), gib(activations), gib(available));
+        "{:.2f}), {} has {:.2f}; a smaller micro_batch, seq_len or model, or recompute: true, needs less",
+        gib(total), gib(weights), gib(optimizer), gib(average), gib(activations),
+        device.is_cuda() ? device_text(device) : "the machine", gib(available));
 }
 
-void copy_weights(ModelWeights& src, ModelWeights& dst) {
+void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst) {
   const std::vector<Param> from = parameters(src), to = parameters(dst);
-  for (size_t i = 0; i < from.size(); ++i)
-    std::memcpy(to[i].matrix->data, from[i].matrix->data, from[i].matrix->tensor().bytes());
+  for (size_t i = 0; i < from.size(); ++i) copy(s, to[i].matrix->tensor(), from[i].matrix->tensor());
 }
 
 }  // namespace sluice

@@ -10,11 +10,14 @@ size_t activation_bytes(const HfConfig& model, const TrainConfig& config, Precis
 
 /// Bytes of memory this machine can still give (MemAvailable), bounded by the cgroup's limit.
 size_t available_memory();
+/// The same of a device; of a GPU without what its kernels need for themselves.
+size_t available_memory(const Device& device);
 
-/// Throws Error with the sums by kind when weights, optimiser and activations do not fit into available_memory().
-void check_memory(const HfConfig& model, const TrainConfig& config, Precision precision, size_t activations);
+/// Throws Error with the sums by kind when weights, optimiser and activations do not fit into what `device` has.
+void check_memory(const HfConfig& model, const TrainConfig& config, Precision precision, size_t activations,
+                  const Device& device);
 
 /// dst = src, trees of equal shapes and float32.
-void copy_weights(ModelWeights& src, ModelWeights& dst);
+void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst);
 
 }  // namespace sluice

@@ -6,14 +6,17 @@
 #include <limits>
 #include <thread>
 
+#include "base/transfer.h"
 #include "model/checkpoint.h"
 #include "model/size.h"
+#include "ops/elementwise.h"
 #include "ops/optim.h"
 #include "tokenizer/chat_template.h"
 #include "train/batch.h"
 #include "train/evaluate.h"
 #include "train/memory.h"
 #include "train/report.h"
+#include "train/run_copy.h"
 
 namespace sluice {
 namespace {
@@ -36,17 +39,12 @@ void begin_folder(const TrainConfig& c) {
   write_file(file, text);
 }
 
-double sum(const Tensor& t) {
-  double total = 0;
-  for (int64_t i = 0; i < t.size(); ++i) total += static_cast<double>(t.f32()[i]);
-  return total;
-}
-
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
     : config_(config), hooks_(std::move(hooks)), stream_(thread_count(config.threads)) {
   check_config(config_);
+  open_device();
   std::optional<fs::path> checkpoint;
   if (resume) {
     checkpoint = find_good_checkpoint(config_.out, notes_);
@@ -79,6 +77,24 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
 
 Trainer::~Trainer() = default;
 
+void Trainer::open_device() {
+  const Device device = parse_device(config_.device);
+  if (!device.is_cuda()) return;
+  if (const std::string why = why_unusable(device); why.empty())
+    gpu_.emplace(device, 1);
+  else
+    notes_.push_back(fmt::format("device {}: {}; training on the CPU", config_.device, why));
+}
+
+/// Of float32 elements where the run computes.
+double Trainer::sum(const Tensor& t) {
+  std::vector<float> values(static_cast<size_t>(t.size()));
+  download(compute(), Tensor(values.data(), {t.rows(), t.cols()}), t);
+  double total = 0;
+  for (const float v : values) total += static_cast<double>(v);
+  return total;
+}
+
 HfConfig Trainer::new_model_config(const Tokenizer& tokenizer) const {
   HfConfig c = builtin_model(config_.size, tokenizer.vocab_size(), config_.seq_len);
   if (!config_.model.empty()) {
@@ -105,26 +121,36 @@ void Trainer::load_weights(const fs::path& checkpoint) {
     fail("{}: vocab_size: expected at least the tokenizer's {}, found {}", source.string(), tokenizer_->vocab_size(),
          c.vocab_size);
   activation_bytes_ = activation_bytes(c, config_, precision);
-  check_memory(c, config_, precision, activation_bytes_);
+  check_memory(c, config_, precision, activation_bytes_, compute().device());
   if (source.empty()) {
     model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
     fill_model(stream_, model_, random_rows(c, static_cast<uint64_t>(config_.seed)));
   } else {
     model_ = load_model(stream_, source, precision);
   }
+  if (gpu_) model_ = upload_model(*gpu_, model_);
   optimizer_ = std::make_unique<Optimizer>(
-      stream_, model_,
+      compute(), model_,
       OptimizerOptions{static_cast<float>(config_.beta1), static_cast<float>(config_.beta2),
                        static_cast<float>(config_.eps), static_cast<float>(config_.weight_decay),
                        static_cast<float>(config_.clip_norm)});
   if (config_.ema_decay > 0) {
     ema_ = std::make_unique<Model>(allocate_f32_like(model_));
-    copy_weights(optimizer_->master(), ema_->weights);
+    copy_weights(compute(), optimizer_->master(), ema_->weights);
   }
-  activations_ = Arena(activation_bytes_);
-  counts_.resize(static_cast<size_t>(num_routers(model_.weights) * std::max<int64_t>(c.n_routed_experts, 1)));
+  activations_ = Arena(activation_bytes_, compute().device());
+  const int64_t routers = num_routers(model_.weights), E = std::max<int64_t>(c.n_routed_experts, 1);
+  counts_.resize(static_cast<size_t>(routers * E));
+  counts_memory_ = Arena(counts_.size() * sizeof(int64_t) + 64, compute().device());
+  if (routers > 0) counts_LE_ = counts_memory_.alloc(DType::i64, {routers, E});
   if (checkpoint.empty()) return;
-  load_run(stream_, checkpoint, state());
+  if (gpu_) {
+    RunCopy copy(stream_, *gpu_, state());
+    load_run(stream_, checkpoint, copy.state());
+    copy.upload_to(*gpu_, state());
+  } else {
+    load_run(stream_, checkpoint, state());
+  }
   sampler_->set_state(progress_.sampler);
 }
 
@@ -133,8 +159,6 @@ RunState Trainer::state() { return {model_, *optimizer_, ema_ ? &ema_->weights :
 Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSchedule& schedule) {
   StepLosses losses;
   losses.tokens = count_targets(batch);
-  const int64_t routers = num_routers(model_.weights), E = std::max<int64_t>(model_.config.n_routed_experts, 1);
-  const Tensor counts = routers ? Tensor(counts_.data(), DType::i64, {routers, E}) : Tensor();
   PassOptions o;
   o.loss_scale = losses.tokens ? 1.0f / static_cast<float>(losses.tokens) : 0.0f;
   o.mtp_weight = schedule.mtp_weight;
@@ -146,8 +170,8 @@ Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSche
     o.balance_scale = static_cast<float>(rows) / static_cast<float>(batch.rows);
     const size_t mark = activations_.mark();
     const ModelBatch b =
-        device_batch(activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));
-    const PassResult r = model_forward_backward(stream_, activations_, model_, optimizer_->grad(), b, o, counts);
+        device_batch(compute(), activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));
+    const PassResult r = model_forward_backward(compute(), activations_, model_, optimizer_->grad(), b, o, counts_LE_);
     losses.main += sum(r.loss_T) * static_cast<double>(o.loss_scale);
     for (const Tensor& loss : r.mtp_loss)
       losses.mtp += sum(loss) * static_cast<double>(o.loss_scale) / static_cast<double>(r.mtp_loss.size());
@@ -177,8 +201,7 @@ double Trainer::probe() {
   while (tokens == 0 || (now() - start < kProbeSeconds && static_cast<double>(tokens) < most))
     tokens += std::max<int64_t>(forward_backward(batch, schedule).tokens, 1);
   const double seconds_per_token = (now() - start) / static_cast<double>(tokens);
-  optimizer_->zero_grad(stream_);
-  std::fill(counts_.begin(), counts_.end(), 0);
+  optimizer_->zero_grad(compute());
   return seconds_per_token;
 }
 
@@ -206,7 +229,7 @@ TrainPlan Trainer::plan() {
   p.weight_bytes = model_bytes(model_.config, mtp, model_.precision);
   p.optimizer_bytes = Optimizer::bytes(model_.config, mtp, model_.precision);
   p.activation_bytes = activation_bytes_;
-  p.available_bytes = available_memory();
+  p.available_bytes = available_memory(compute().device());
   p.checkpoint_bytes = checkpoint_bytes();
   p.flops_per_token = training_flops_per_token(model_.config, mtp, config_.seq_len);
   p.tokens_per_second = 1 / seconds_per_token_;
@@ -262,21 +285,23 @@ bool Trainer::run() {
 
 void Trainer::train_step(const StepSchedule& schedule) {
   const double start = now();
-  std::fill(counts_.begin(), counts_.end(), 0);
+  if (counts_LE_) zero(compute(), counts_LE_);
   const StepLosses losses = forward_backward(sampler_->next(schedule.batch_size), schedule);
-  const double norm = optimizer_->grad_norm(stream_);
+  const double norm = optimizer_->grad_norm(compute());
   const int64_t step = progress_.step + 1;
   if (!std::isfinite(losses.main) || !std::isfinite(losses.mtp) || !std::isfinite(norm))
     fail(
         "step {}: the loss is {} and the gradient norm {}: training stopped before the update; the checkpoints in {} "
         "stand (a lower lr or clip_norm may help)",
         step, losses.main, norm, config_.out);
-  optimizer_->step(stream_, schedule.lr, norm);
+  optimizer_->step(compute(), schedule.lr, norm);
+  if (counts_LE_)
+    download(compute(), Tensor(counts_.data(), DType::i64, {counts_LE_.rows(), counts_LE_.cols()}), counts_LE_);
   update_biases(schedule.bias_speed);
   if (ema_) {
     const std::vector<Param> average = parameters(ema_->weights), master = parameters(optimizer_->master());
     for (size_t i = 0; i < master.size(); ++i)
-      ema_update(stream_, average[i].matrix->tensor(), master[i].matrix->tensor(),
+      ema_update(compute(), average[i].matrix->tensor(), master[i].matrix->tensor(),
                  static_cast<float>(config_.ema_decay));
   }
   progress_.step = step;
@@ -289,11 +314,9 @@ void Trainer::train_step(const StepSchedule& schedule) {
 void Trainer::update_biases(float speed) {
   if (speed == 0) return;
   const std::vector<Matrix*> biases = router_biases(model_.weights);
-  const int64_t E = model_.config.n_routed_experts;
   for (size_t l = 0; l < biases.size(); ++l)
     if (*biases[l])
-      moe_bias_update(stream_, Tensor(biases[l]->data, DType::f32, {E}),
-                      Tensor(counts_.data() + static_cast<int64_t>(l) * E, DType::i64, {E}), speed);
+      moe_bias_update(compute(), biases[l]->tensor(), counts_LE_.slice_rows(static_cast<int64_t>(l), 1), speed);
 }
 
 /// With a time budget: as many more steps as still fit.
@@ -343,7 +366,7 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
   double total = 0;
   int64_t targets = 0;
   for (const HeldOut& h : corpus_.held_out) {
-    const EvalResult r = evaluate(stream_, activations_, model_, h.range, config_.seq_len, max_tokens, byte_lengths_);
+    const EvalResult r = evaluate(compute(), activations_, model_, h.range, config_.seq_len, max_tokens, byte_lengths_);
     EvalMetrics m{progress_.step, h.name, r.loss(), r.bits_per_byte, {}, {}};
     if (r.mtp_acceptance >= 0) m.mtp_acceptance = r.mtp_acceptance;
     if (r.max_vio >= 0) m.max_vio = r.max_vio;
@@ -354,9 +377,9 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
                            m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
     // The best checkpoint is chosen on the same tokens every time.
     const bool is_same = max_tokens == config_.eval_tokens || !saves;
-    const EvalResult part =
-        is_same ? r
-                : evaluate(stream_, activations_, model_, h.range, config_.seq_len, config_.eval_tokens, byte_lengths_);
+    const EvalResult part = is_same ? r
+                                    : evaluate(compute(), activations_, model_, h.range, config_.seq_len,
+                                               config_.eval_tokens, byte_lengths_);
     total += part.nats;
     targets += part.targets;
   }
@@ -369,14 +392,16 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
 
 void Trainer::sample() {
   if (!hooks_.sample || config_.sample_prompt.empty()) return;
-  const std::string text = hooks_.sample(model_, *tokenizer_, config_.sample_prompt);
+  const Model host = gpu_ ? download_model(*gpu_, model_) : Model();
+  const std::string text = hooks_.sample(gpu_ ? host : model_, *tokenizer_, config_.sample_prompt);
   metrics_->add(TextSample{progress_.step, config_.sample_prompt, text});
   bar_->note(fmt::format("step {}: {}{}", progress_.step, config_.sample_prompt, text));
 }
 
 void Trainer::check_weights() {
-  const double loss = forward_backward(peek(1), schedule_at(config_, 1, 0)).main, norm = optimizer_->grad_norm(stream_);
-  optimizer_->zero_grad(stream_);
+  const double loss = forward_backward(peek(1), schedule_at(config_, 1, 0)).main;
+  const double norm = optimizer_->grad_norm(compute());
+  optimizer_->zero_grad(compute());
   if (!std::isfinite(loss) || !std::isfinite(norm))
     fail(
         "step {}: after the update the loss is {} and the gradient norm {}: not saved; the checkpoints in {} stand (a "
@@ -387,7 +412,13 @@ void Trainer::check_weights() {
 void Trainer::save() {
   check_weights();
   metrics_->sync();
-  save_run(stream_, config_.out, state(), {format_config(config_), tokenizer_files_}, config_.keep_last);
+  const RunFiles files{format_config(config_), tokenizer_files_};
+  if (gpu_) {
+    RunCopy copy(stream_, *gpu_, state());
+    save_run(stream_, config_.out, copy.state(), files, config_.keep_last);
+  } else {
+    save_run(stream_, config_.out, state(), files, config_.keep_last);
+  }
 }
 
 }  // namespace sluice

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "train/config.h"
@@ -54,7 +55,11 @@ class Trainer {
     double main = 0, mtp = 0, balance = 0;
     int64_t tokens = 0;
   };
+  void open_device();
   void load_weights(const fs::path& checkpoint);
+  /// The stream that the run computes on.
+  Stream& compute() { return gpu_ ? *gpu_ : stream_; }
+  double sum(const Tensor& t);
   HfConfig new_model_config(const Tokenizer& tokenizer) const;
   StepLosses forward_backward(const Batch& batch, const StepSchedule& schedule);
   Batch peek(int64_t rows);  // of the next step, which will see it again
@@ -74,7 +79,8 @@ class Trainer {
   TrainConfig config_;
   TrainHooks hooks_;
   std::unique_ptr<FolderLock> lock_;
-  Stream stream_;
+  Stream stream_;              // of the CPU
+  std::optional<Stream> gpu_;  // where the run computes, if that is not the CPU
   std::map<std::string, std::string> tokenizer_files_;
   std::unique_ptr<Tokenizer> tokenizer_;
   Corpus corpus_;
@@ -84,7 +90,9 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Model> ema_;
   Arena activations_{0};
-  std::vector<int64_t> counts_;  // tokens by router and expert in the current step
+  Arena counts_memory_{0};
+  Tensor counts_LE_;             // tokens by router and expert in the current step, where the run computes
+  std::vector<int64_t> counts_;  // the same after the step
   RunProgress progress_;
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<Progress> bar_;

@@ -109,13 +109,22 @@ TEST_F(TrainerTest, LearnsTheText) {
   EXPECT_TRUE(fs::exists(dir_ / "run/report.html"));
 }
 
-/// A run that is stopped and resumed twice equals one that is not.
-class Resume : public TrainerTest, public testing::WithParamInterface<const char*> {};
+/// Why the first GPU cannot train; empty where it can.
+std::string why_no_gpu() { return why_unusable({Device::Kind::cuda, 0}); }
+
+/// A run that is stopped and resumed twice equals one that is not, on each device and in each precision.
+class Resume : public TrainerTest, public testing::WithParamInterface<std::tuple<const char*, const char*>> {
+ protected:
+  void SetUp() override {
+    if (parse_device(std::get<0>(GetParam())).is_cuda() && !why_no_gpu().empty()) GTEST_SKIP() << why_no_gpu();
+  }
+};
 
 TEST_P(Resume, IsTheSameRun) {
   const auto make = [&](const std::string& out) {
     TrainConfig c = config(out);
-    c.precision = GetParam();
+    c.device = std::get<0>(GetParam());
+    c.precision = std::get<1>(GetParam());
     c.batch_start = 2;
     c.batch_ramp = 0.6;
     c.ema_decay = 0.9;
@@ -143,7 +152,37 @@ TEST_P(Resume, IsTheSameRun) {
   EXPECT_FALSE(file("whole", "ema/model.safetensors") == file("whole", "model.safetensors"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Precisions, Resume, testing::Values("f32", "bf16", "fp8"));
+INSTANTIATE_TEST_SUITE_P(Runs, Resume,
+                         testing::Combine(testing::Values("cpu", "cuda"), testing::Values("f32", "bf16", "fp8")),
+                         [](const auto& run) {
+                           return std::string(std::get<0>(run.param)) + "_" + std::get<1>(run.param);
+                         });
+
+TEST_F(TrainerTest, CudaTrainsAsTheCpuDoes) {
+  if (!why_no_gpu().empty()) GTEST_SKIP() << why_no_gpu();
+  for (const auto& [precision, tolerance] : {std::pair{"f32", 1e-5}, {"bf16", 5e-3}, {"fp8", 2e-2}}) {
+    TrainConfig cpu = config(std::string("cpu-") + precision), gpu = config(std::string("gpu-") + precision);
+    cpu.precision = gpu.precision = precision;
+    gpu.device = "cuda";
+    const Log a = run(cpu), b = run(gpu);
+    ASSERT_EQ(a.steps.size(), b.steps.size());
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_NEAR(b.steps[i].loss_main / a.steps[i].loss_main, 1, tolerance) << precision << " step " << i + 1;
+      EXPECT_NEAR(b.steps[i].grad_norm / a.steps[i].grad_norm, 1, 10 * tolerance) << precision << " step " << i + 1;
+    }
+  }
+}
+
+TEST_F(TrainerTest, AGpuThatCannotBeUsedIsOneLineAndTheCpu) {
+  TrainConfig c = config("fallback");
+  c.device = "cuda:1000";
+  Trainer trainer(c, false, {});
+  ASSERT_FALSE(trainer.notes().empty());
+  EXPECT_NE(trainer.notes().front().find("training on the CPU"), std::string::npos) << trainer.notes().front();
+  EXPECT_TRUE(trainer.run());
+  TrainConfig cpu = config("cpu");
+  EXPECT_EQ(numbers(read_log(c.out)), numbers(run(cpu)));
+}
 
 TEST_F(TrainerTest, EveryPrecisionLearns) {
   for (const char* precision : {"bf16", "fp8"}) {

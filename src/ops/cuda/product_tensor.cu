@@ -1,6 +1,6 @@
-// Products on tensor cores (mma.sync m16n8k16, float32 sums). Tiles of 128 x 128 outputs and 64 of k; the next tile is
-// loaded into registers while this one is multiplied. FP8 codes are multiplied as half precision, in which every E4M3
-// value is exact.
+// Products on tensor cores (mma.sync m16n8k16, float32 sums). Tiles of 128 x 128 outputs and 32 or 64 of k; the next
+// tile is loaded into registers while this one is multiplied. FP8 codes are multiplied as half precision, in which
+// every E4M3 value is exact.
 #include <type_traits>
 
 #include "ops/cuda/fp8.cuh"
@@ -10,17 +10,26 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int kTile = 128, kDepth = 64, kThreads = 256;
+constexpr int kTile = 128, kThreads = 256;
 constexpr int kChunk = 8;  // elements that are loaded at once
-constexpr int kChunks = kTile * kDepth / kChunk / kThreads;
+/// Of k in a tile. bf16: few enough registers for two blocks on a multiprocessor, which hide each other's waiting; FP8
+/// has two sets of sums and room for one block.
+template <class E>
+constexpr int kDepth = sizeof(E) == 2 ? 32 : 64;
+template <class E>
+constexpr int kBlocks = sizeof(E) == 2 ? 2 : 1;
+/// Chunks of a tile that a thread loads.
+template <class E>
+constexpr int kChunks = kTile* kDepth<E> / kChunk / kThreads;
 constexpr int kPad = 8;  // of rows in shared memory, so that ldmatrix meets no bank twice
 // A warp computes 64 x 32 outputs: 4 x 4 products of 16 x 8.
 constexpr int kWarpRows = 64, kWarpCols = 32, kMmaRows = kWarpRows / 16, kMmaCols = kWarpCols / 8;
 
 /// A tile in shared memory as it lies in global memory: rows of k, or rows of outputs.
-template <bool kAlongK>
+template <class E, bool kAlongK>
 struct Tile {
-  static constexpr int kRows = kAlongK ? kTile : kDepth, kCols = kAlongK ? kDepth : kTile, kPitch = kCols + kPad;
+  static constexpr int kRows = kAlongK ? kTile : kDepth<E>, kCols = kAlongK ? kDepth<E> : kTile;
+  static constexpr int kPitch = kCols + kPad;
   uint16_t data[kRows][kPitch];
 };
 
@@ -60,11 +69,11 @@ __device__ uint4 as_floats(const uint2& codes) {
 }
 
 template <bool kAlongK, class E>
-__device__ void fetch(Chunk<E> (&chunk)[kChunks], const Operand& o, const E* data, int64_t row, int64_t row_end,
+__device__ void fetch(Chunk<E> (&chunk)[kChunks<E>], const Operand& o, const E* data, int64_t row, int64_t row_end,
                       int64_t k, int64_t k_end) {
-  constexpr int kAcross = Tile<kAlongK>::kCols / kChunk;
+  constexpr int kAcross = Tile<E, kAlongK>::kCols / kChunk;
 #pragma unroll
-  for (int n = 0; n < kChunks; ++n) {
+  for (int n = 0; n < kChunks<E>; ++n) {
     const int at = n * kThreads + static_cast<int>(threadIdx.x);
     const int64_t r = (kAlongK ? row : k) + at / kAcross, c = (kAlongK ? k : row) + at % kAcross * kChunk;
     const int64_t r_end = kAlongK ? row_end : k_end, c_end = kAlongK ? k_end : row_end;
@@ -72,23 +81,23 @@ __device__ void fetch(Chunk<E> (&chunk)[kChunks], const Operand& o, const E* dat
   }
 }
 
-template <bool kAlongK, class C>
-__device__ void put(Tile<kAlongK>& tile, const C (&chunk)[kChunks]) {
-  constexpr int kAcross = Tile<kAlongK>::kCols / kChunk;
+template <class E, bool kAlongK>
+__device__ void put(Tile<E, kAlongK>& tile, const Chunk<E> (&chunk)[kChunks<E>]) {
+  constexpr int kAcross = Tile<E, kAlongK>::kCols / kChunk;
 #pragma unroll
-  for (int n = 0; n < kChunks; ++n) {
+  for (int n = 0; n < kChunks<E>; ++n) {
     const int at = n * kThreads + static_cast<int>(threadIdx.x);
     *reinterpret_cast<uint4*>(&tile.data[at / kAcross][at % kAcross * kChunk]) = as_floats(chunk[n]);
   }
 }
 
 /// Matrices for an mma from row `row` of the outputs on.
-template <bool kAlongK>
-__device__ void load_matrices(uint32_t (&m)[4], const Tile<kAlongK>& tile, int row, int k) {
+template <class E, bool kAlongK>
+__device__ void load_matrices(uint32_t (&m)[4], const Tile<E, kAlongK>& tile, int row, int k) {
   if constexpr (kAlongK)
-    load_along(m, tile.data[0], Tile<kAlongK>::kPitch, row, k);
+    load_along(m, tile.data[0], Tile<E, kAlongK>::kPitch, row, k);
   else
-    load_across(m, tile.data[0], Tile<kAlongK>::kPitch, row, k);
+    load_across(m, tile.data[0], Tile<E, kAlongK>::kPitch, row, k);
 }
 
 template <class E>
@@ -102,14 +111,14 @@ __device__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
 using Sums = float[kMmaRows][kMmaCols][4];
 
 template <class E, bool kA, bool kB>
-__device__ void multiply_tile(Sums& sum, const Tile<kA>& a, const Tile<kB>& b, int row, int col) {
+__device__ void multiply_tile(Sums& sum, const Tile<E, kA>& a, const Tile<E, kB>& b, int row, int col) {
 #pragma unroll
-  for (int k = 0; k < kDepth; k += 16) {
+  for (int k = 0; k < kDepth<E>; k += 16) {
     uint32_t left[kMmaRows][4], right[kMmaCols / 2][4];
 #pragma unroll
-    for (int m = 0; m < kMmaRows; ++m) load_matrices(left[m], a, row + 16 * m, k);
+    for (int m = 0; m < kMmaRows; ++m) load_matrices<E>(left[m], a, row + 16 * m, k);
 #pragma unroll
-    for (int n = 0; n < kMmaCols / 2; ++n) load_matrices(right[n], b, col + 16 * n, k);
+    for (int n = 0; n < kMmaCols / 2; ++n) load_matrices<E>(right[n], b, col + 16 * n, k);
 #pragma unroll
     for (int m = 0; m < kMmaRows; ++m)
 #pragma unroll
@@ -166,11 +175,12 @@ __device__ void store_tile(const Product& p, const ProductTask& t, const Sums& s
 }
 
 template <class E, bool kA, bool kB>
-__global__ __launch_bounds__(kThreads) void product(const __grid_constant__ Product p) {
+__global__ __launch_bounds__(kThreads, kBlocks<E>) void product(const __grid_constant__ Product p) {
   constexpr bool kScaled = sizeof(E) == 1;
-  static_assert(kThreads == 2 * kTile && kGroup % kDepth == 0);
-  __shared__ __align__(16) Tile<kA> tile_a;
-  __shared__ __align__(16) Tile<kB> tile_b;
+  constexpr int kStep = kDepth<E>;
+  static_assert(kThreads == 2 * kTile && kGroup % kStep == 0);
+  __shared__ __align__(16) Tile<E, kA> tile_a;
+  __shared__ __align__(16) Tile<E, kB> tile_b;
   __shared__ Scales scales;
   ProductTask t;
   if (!find_task(t, p, kTile)) return;
@@ -180,21 +190,21 @@ __global__ __launch_bounds__(kThreads) void product(const __grid_constant__ Prod
   const int warp = static_cast<int>(threadIdx.x) / 32, row = warp / 4 * kWarpRows, col = warp % 4 * kWarpCols;
   const int64_t j = static_cast<int64_t>(blockIdx.x) * kTile;
   Sums sum = {}, part = {};
-  Chunk<E> next_a[kChunks], next_b[kChunks];
+  Chunk<E> next_a[kChunks<E>], next_b[kChunks<E>];
   float next_scale = 0;
   fetch<kA>(next_a, p.a, a, t.i, t.i_end, t.k, t.k_end);
   fetch<kB>(next_b, p.b, b, j, p.N, t.k, t.k_end);
   if constexpr (kScaled) next_scale = fetch_scale(p, t, scale_b, j, t.group);
-  for (int64_t k = t.k; k < t.k_end; k += kDepth) {
-    const int64_t done = k + kDepth - t.k;
-    put(tile_a, next_a);
-    put(tile_b, next_b);
-    if (kScaled && done % kGroup == kDepth)
+  for (int64_t k = t.k; k < t.k_end; k += kStep) {
+    const int64_t done = k + kStep - t.k;
+    put<E>(tile_a, next_a);
+    put<E>(tile_b, next_b);
+    if (kScaled && done % kGroup == kStep)
       (threadIdx.x < kTile ? scales.row : scales.col)[threadIdx.x % kTile] = next_scale;
     __syncthreads();
-    fetch<kA>(next_a, p.a, a, t.i, t.i_end, k + kDepth, t.k_end);
-    fetch<kB>(next_b, p.b, b, j, p.N, k + kDepth, t.k_end);
-    const bool is_last = k + kDepth >= t.k_end;
+    fetch<kA>(next_a, p.a, a, t.i, t.i_end, k + kStep, t.k_end);
+    fetch<kB>(next_b, p.b, b, j, p.N, k + kStep, t.k_end);
+    const bool is_last = k + kStep >= t.k_end;
     if (kScaled && done % kGroup == 0 && !is_last) next_scale = fetch_scale(p, t, scale_b, j, t.group + done / kGroup);
     if constexpr (kScaled) {
       multiply_tile<E>(part, tile_a, tile_b, row, col);

@@ -4,16 +4,19 @@
 
 namespace sluice {
 
-void adamw_step(Stream& s, Tensor w, Tensor m, Tensor v, const Tensor& g, const AdamW& config) {
-  check(w.dtype == DType::f32 && same(w, g) && same(m, v) && m.size() == w.size() && w.packed() && g.packed() &&
-            m.packed() && v.packed(),
-        "adamw_step: expected packed w, g f32 and m, v of one dtype");
-  dispatch<cpu::adamw_step, cuda::adamw_step>(s, w, m, v, g, config);
+void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& config) {
+  for (const AdamWTensor& t : tensors) {
+    check(t.w.dtype == DType::f32 && same(t.w, t.g) && same(t.m, t.v) && t.m.size() == t.w.size() && t.w.packed() &&
+              t.g.packed() && t.m.packed() && t.v.packed() && t.m.dtype == tensors[0].m.dtype,
+          "adamw_step: expected packed w, g f32 and m, v of one dtype");
+    check(!t.working || (t.working.size() == t.w.size() && t.working.packed()), "adamw_step: expected working as w");
+  }
+  dispatch<cpu::adamw_step, cuda::adamw_step>(s, tensors, config);
 }
 
-void sum_squares(Stream& s, Tensor sum_1, const Tensor& x) {
-  check(sum_1.dtype == DType::f64 && x.dtype == DType::f32 && x.packed(),
-        "sum_squares: expected f64 sum, packed f32 x");
+void sum_squares(Stream& s, Tensor sum_1, std::span<const Tensor> x) {
+  check(sum_1.dtype == DType::f64, "sum_squares: expected an f64 sum");
+  for (const Tensor& t : x) check(t.dtype == DType::f32 && t.packed(), "sum_squares: expected packed f32 x");
   dispatch<cpu::sum_squares, cuda::sum_squares>(s, sum_1, x);
 }
 

@@ -1,6 +1,8 @@
-// The optimiser's updates (specification 7.3).  w master weights f32; g gradient f32; m, v moments f32|bf16 (one
-// dtype): packed tensors of one size.
+// The optimiser's updates (specification 7.3). Every op takes all tensors of a model at once: on a GPU that is one
+// launch.
 #pragma once
+#include <span>
+
 #include "base/stream.h"
 #include "base/tensor.h"
 
@@ -12,12 +14,20 @@ struct AdamW {
   int64_t step;      // 1 for the first update: bias correction
 };
 
-/// m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr (mhat / (sqrt(vhat) + eps) + weight_decay w).
-/// bf16 moments are rounded to nearest even; w is updated from the unrounded ones.
-void adamw_step(Stream& s, Tensor w, Tensor m, Tensor v, const Tensor& g, const AdamW& config);
+/// w master weights f32; m, v moments f32|bf16 (one dtype for all tensors); g gradient f32; working weights f32|bf16,
+/// or empty: packed tensors of one size.
+struct AdamWTensor {
+  Tensor w, m, v, g, working;
+  bool decays = true;  // whether config.weight_decay holds for it
+};
 
-/// sum_1 (f64, 1 value) += sum of x^2 in double, in an order that depends on x.size() alone. x f32.
-void sum_squares(Stream& s, Tensor sum_1, const Tensor& x);
+/// m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr (mhat / (sqrt(vhat) + eps) + weight_decay w);  working = w.
+/// bf16 moments are rounded to nearest even; w is updated from the unrounded ones.
+void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& config);
+
+/// sum_1 (f64, 1 value) += sum of the squares of all elements in double, in an order that depends on their numbers
+/// alone. x: packed, f32.
+void sum_squares(Stream& s, Tensor sum_1, std::span<const Tensor> x);
 
 /// average = decay * average + (1 - decay) * w. Both f32.
 void ema_update(Stream& s, Tensor average, const Tensor& w, float decay);

@@ -58,9 +58,11 @@ void Optimizer::zero_grad(Stream& s) {
 }
 
 double Optimizer::grad_norm(Stream& s) {
-  zero(s, sum_1_);
+  std::vector<Tensor> gradients;
   for (const Param& p : parameters(grad_.weights))
-    if (is_optimised(p.kind)) sum_squares(s, sum_1_, p.matrix->tensor());
+    if (is_optimised(p.kind)) gradients.push_back(p.matrix->tensor());
+  zero(s, sum_1_);
+  sum_squares(s, sum_1_, gradients);
   double sum = 0;
   download(s, Tensor(&sum, DType::f64, {1}), sum_1_);
   return std::sqrt(sum);
@@ -69,17 +71,22 @@ double Optimizer::grad_norm(Stream& s) {
 void Optimizer::step(Stream& s, float lr, double norm) {
   ++steps_;
   const double clip = options_.clip_norm;
-  AdamW c{lr, options_.beta1, options_.beta2, options_.eps, 0, 1, steps_};
+  AdamW c{lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, 1, steps_};
   if (clip > 0 && norm > clip) c.grad_scale = static_cast<float>(clip / (norm + 1e-6));
   const std::vector<Param> w = parameters(master()), g = parameters(grad_.weights), m = parameters(first_),
-                           v = parameters(second_);
+                           v = parameters(second_), working = parameters(model_.weights);
+  std::vector<AdamWTensor> tensors;
   for (size_t i = 0; i < w.size(); ++i) {
     if (!is_optimised(w[i].kind)) continue;
-    c.weight_decay = has_weight_decay(w[i].kind) ? options_.weight_decay : 0.0f;
-    adamw_step(s, w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), g[i].matrix->tensor(), c);
+    const bool is_copy = master_ && working[i].matrix->format != Format::fp8_128;
+    tensors.push_back({w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), g[i].matrix->tensor(),
+                       is_copy ? working[i].matrix->tensor() : Tensor(), has_weight_decay(w[i].kind)});
   }
+  adamw_step(s, tensors, c);
   zero_grad(s);
-  refresh_working(s);
+  for (size_t i = 0; i < w.size(); ++i)
+    if (working[i].matrix->format == Format::fp8_128)
+      quantize_weight(s, *working[i].matrix, w[i].matrix->tensor(), false);
 }
 
 void Optimizer::refresh_working(Stream& s) {

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ops/cpu/convert.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/optim.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -68,19 +70,35 @@ namespace {
 constexpr int64_t kGrain = 16384;
 }
 
-void adamw_step(Stream& s, Tensor w, Tensor m, Tensor v, const Tensor& g, const AdamW& config) {
-  parallel_for(s, w.size(), kGrain, [&](int64_t begin, int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(adamw_any)(w, m, v, g, config, begin, end - begin);
-  });
+void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& config) {
+  for (const AdamWTensor& t : tensors) {
+    AdamW c = config;
+    if (!t.decays) c.weight_decay = 0;
+    const auto from = [](const Tensor& x, int64_t begin) {
+      return static_cast<char*>(x.data) + begin * static_cast<int64_t>(dtype_size(x.dtype));
+    };
+    parallel_for(s, t.w.size(), kGrain, [&](int64_t begin, int64_t end, int) {
+      HWY_DYNAMIC_DISPATCH(adamw_any)(t.w, t.m, t.v, t.g, c, begin, end - begin);
+      if (t.working) convert(from(t.working, begin), t.working.dtype, from(t.w, begin), DType::f32, end - begin);
+    });
+  }
 }
 
-void sum_squares(Stream& s, Tensor sum_1, const Tensor& x) {
+namespace {
+
+void sum_squares_of(Stream& s, double& sum, const Tensor& x) {
   const int64_t pieces = (x.size() + kGrain - 1) / kGrain;
   double* part = reinterpret_cast<double*>(s.shared_scratch(static_cast<size_t>(2 * pieces)));
   parallel_for(s, x.size(), kGrain, [&](int64_t begin, int64_t end, int) {
     part[begin / kGrain] = HWY_DYNAMIC_DISPATCH(squares)(x.f32() + begin, end - begin);
   });
-  for (int64_t i = 0; i < pieces; ++i) *sum_1.ptr<double>() += part[i];
+  for (int64_t i = 0; i < pieces; ++i) sum += part[i];
+}
+
+}  // namespace
+
+void sum_squares(Stream& s, Tensor sum_1, std::span<const Tensor> x) {
+  for (const Tensor& t : x) sum_squares_of(s, *sum_1.ptr<double>(), t);
 }
 
 void ema_update(Stream& s, Tensor average, const Tensor& w, float decay) {

@@ -6,7 +6,7 @@ SHELL := bash
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
-FUZZ_SECONDS ?= 300
+FUZZ_SECONDS ?= 150
 CPU_BUILD := build/cpu
 
 # $(call configure,PRESET,FLAGS): quiet unless it fails.
@@ -34,7 +34,7 @@ test-cuda: ## compile the CUDA backend where nvcc of CUDA 13 is, and test it whe
 	@tools/install-packages.sh test
 	@tools/test-cuda $(JOBS)
 
-fuzz: ## fuzz the readers of untrusted files, FUZZ_SECONDS=300 each (clang, at most 15 minutes on 2 cores)
+fuzz: ## fuzz the readers of untrusted files, FUZZ_SECONDS=150 each (clang, at most 15 minutes on 2 cores)
 	@tools/install-packages.sh fuzz
 	@$(call configure,fuzz)
 	cmake --build build/fuzz --parallel $(JOBS) --target fuzz/all

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/byte_level.h"
+#include "tokenizer/chat_template.h"
 #include "tokenizer/pre_tokenizer.h"
 
 namespace sluice {
@@ -267,6 +268,7 @@ TokenizerConfig trained_tokenizer_config() {
   config.eos_token = kFirstTokens[1];
   config.pad_token = kFirstTokens[1];  // as V3's
   config.add_bos_token = true;
+  config.chat_template = chat_template_jinja();
   return config;
 }
 

@@ -30,7 +30,7 @@ class BpeTrainer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// tokenizer_config.json that goes with BpeTrainer's tokenizers. Without a chat template: training on chats adds it.
+/// tokenizer_config.json that goes with BpeTrainer's tokenizers.
 TokenizerConfig trained_tokenizer_config();
 
 }  // namespace sluice

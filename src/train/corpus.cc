@@ -82,7 +82,9 @@ fs::path prepare_tokenizer(const TrainConfig& c) {
     }
   }
   fs::create_directories(folder);
-  save_tokenizer(folder, trainer.train(static_cast<int32_t>(c.vocab_size)), trained_tokenizer_config());
+  TokenizerConfig config = trained_tokenizer_config();
+  config.chat_template.clear();  // training on chats brings it back: a model is asked in the form that it has learned
+  save_tokenizer(folder, trainer.train(static_cast<int32_t>(c.vocab_size)), config);
   return folder;
 }
 

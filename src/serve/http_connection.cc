@@ -5,6 +5,8 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 
+#include "base/error.h"
+
 namespace sluice {
 namespace {
 
@@ -14,6 +16,8 @@ using boost::system::error_code;
 constexpr size_t kReadBytes = 4096, kBodyReadBytes = 65536;
 /// Of the next request, read while a response is under way. What comes after it waits in the system's buffers.
 constexpr size_t kPipelinedBytes = 16384;
+/// Of a body, for which no room is needed: that others send large ones keeps no ordinary request out.
+constexpr size_t kFreeBodyBytes = 65536;
 /// Time for a client to read the last response before its unread input would reset the connection.
 constexpr HttpLimits::Time kLingerTime{2000};
 
@@ -83,13 +87,29 @@ class ConnectionReply final : public HttpReply {
 }  // namespace
 
 Connection::Connection(std::shared_ptr<ConnectionOwner> owner, asio::ip::tcp::socket socket)
-    : owner_(std::move(owner)), socket_(std::move(socket)), timer_(socket_.get_executor()) {}
+    : owner_(std::move(owner)),
+      socket_(std::move(socket)),
+      timer_(socket_.get_executor()),
+      input_(std::max(limits().header_bytes, kPipelinedBytes) + kBodyReadBytes) {}
 
 void Connection::start() {
   asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    self->begin_request();
-    self->read();
+    self->guarded([&] {
+      self->begin_request();
+      self->read();
+    });
   });
+}
+
+/// What an event leads to. Where memory is short, this connection ends, not the thread that serves them all.
+template <class F>
+void Connection::guarded(F&& action) {
+  try {
+    action();
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "serve: a connection was cut off: {}\n", e.what());
+    lose();
+  }
 }
 
 void Connection::drain() {
@@ -118,8 +138,9 @@ void Connection::read() {
   if (reading_ || state_ == State::closed) return;
   if (state_ == State::replying && input_.size() >= kPipelinedBytes) return;
   reading_ = true;
-  socket_.async_read_some(input_.prepare(state_ == State::body ? kBodyReadBytes : kReadBytes),
-                          [self = shared_from_this()](error_code error, size_t n) { self->on_read(error, n); });
+  socket_.async_read_some(
+      input_.prepare(state_ == State::body ? kBodyReadBytes : kReadBytes),
+      [self = shared_from_this()](error_code error, size_t n) { self->guarded([&] { self->on_read(error, n); }); });
 }
 
 void Connection::on_read(error_code error, size_t n) {
@@ -147,23 +168,22 @@ void Connection::parse() {
   if (error && error != http::error::need_more) return refuse(400, "malformed HTTP: " + error.message());
   if (!reserve_body()) return refuse(503, "too many large requests at a time");
   if (parser_->is_done()) return dispatch();
+  // The parser takes a chunk's extensions, and the trailers, only when they are complete.
+  if (parser_->is_header_done() && input_.size() > limits().header_bytes)
+    return refuse(431, "chunk extensions or trailers are too large");
   note_progress();
 }
 
-/// Once the headers have come: room for what they announce. A body of unknown length may become as long as any.
+/// Room for what has come of the body, not for what is announced: a client that sends nothing keeps nobody out.
 bool Connection::reserve_body() {
-  if (reserved_ > 0 || !parser_->is_header_done()) return true;
-  const auto length = parser_->content_length();
-  const size_t bytes = length ? static_cast<size_t>(*length) : parser_->chunked() ? limits().body_bytes : 0;
-  if (!owner_->reserve(bytes)) return false;
+  const size_t bytes = parser_->get().body().size();
+  if (bytes <= std::max(reserved_, kFreeBodyBytes)) return true;
+  if (!owner_->reserve(bytes - reserved_)) return false;
   reserved_ = bytes;
   return true;
 }
 
-void Connection::keep_reserved(size_t bytes) {
-  owner_->release(reserved_ - std::min(bytes, reserved_));
-  reserved_ = std::min(bytes, reserved_);
-}
+void Connection::release_body() { owner_->release(std::exchange(reserved_, 0)); }
 
 /// A request that is not complete: which part is awaited, and how long.
 void Connection::note_progress() {
@@ -185,6 +205,7 @@ void Connection::note_progress() {
 void Connection::refuse(int status, std::string_view reason) {
   refused_ = true;
   state_ = State::replying;
+  parser_.reset();  // with what has come of the body
   const HttpResponse r = owner_->options().refusal(status, reason);
   push(http_head(r, HttpFraming::length, false) + r.body, false, true);
 }
@@ -197,7 +218,6 @@ void Connection::dispatch() {
   head_only_ = message.method() == http::verb::head;
   state_ = State::replying;
   clear_deadline();
-  keep_reserved(message.body().size());
   const auto reply = std::make_shared<ConnectionReply>(shared_from_this(), owner_->options());
   owner_->handle(plain_request(std::move(message)), reply);
 }
@@ -222,7 +242,7 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
     abort();
     return false;
   }
-  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->flush(); });
+  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->guarded([&] { self->flush(); }); });
   return true;
 }
 
@@ -260,8 +280,9 @@ void Connection::flush() {
 
 void Connection::write_some() {
   set_deadline(limits().send_time);
-  socket_.async_write_some(asio::buffer(writing_.data() + written_, writing_.size() - written_),
-                           [self = shared_from_this()](error_code error, size_t n) { self->on_written(error, n); });
+  socket_.async_write_some(
+      asio::buffer(writing_.data() + written_, writing_.size() - written_),
+      [self = shared_from_this()](error_code error, size_t n) { self->guarded([&] { self->on_written(error, n); }); });
 }
 
 void Connection::on_written(error_code error, size_t n) {
@@ -288,7 +309,7 @@ void Connection::finish_response() {
     ended_ = false;
     gone_callback_ = nullptr;
   }
-  keep_reserved(0);
+  release_body();
   if (refused_) return linger();
   if (!keep_alive_ || !http11_ || owner_->draining()) return close();
   begin_request();
@@ -322,7 +343,7 @@ void Connection::close() {
   state_ = State::closed;
   error_code ignored;
   clear_deadline();
-  keep_reserved(0);
+  release_body();
   socket_.close(ignored);
   owner_->closed(this);
 }
@@ -330,7 +351,7 @@ void Connection::close() {
 void Connection::set_deadline(HttpLimits::Time time) {
   timer_.expires_after(time);
   timer_.async_wait([self = shared_from_this(), number = ++deadline_](error_code) {
-    if (number == self->deadline_) self->on_deadline();
+    if (number == self->deadline_) self->guarded([&] { self->on_deadline(); });
   });
 }
 

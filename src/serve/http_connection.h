@@ -62,12 +62,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   enum class State { idle, header, body, replying, lingering, closed };
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
+  template <class F>
+  void guarded(F&& action);
   void begin_request();
   void read();
   void on_read(boost::system::error_code error, size_t n);
   void parse();
   bool reserve_body();
-  void keep_reserved(size_t bytes);
+  void release_body();
   void note_progress();
   void refuse(int status, std::string_view reason);
   void dispatch();

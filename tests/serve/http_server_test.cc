@@ -118,6 +118,8 @@ TEST(HttpServer, RefusesWhatIsTooLargeOrMalformed) {
       {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFF\r\n" + std::string(300000, 'a'), 413},
       {"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
       {"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a=" + std::string(1'000'000, 'a'), 431},
+      {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + std::string(1'000'000, 'a'), 431},
       {"hello\r\n\r\n", 400},
       {std::string("\0\1\2\3\r\n\r\n", 8), 400},
       {"GET / HTTP/3.7\r\n\r\n", 400},
@@ -130,27 +132,60 @@ TEST(HttpServer, RefusesWhatIsTooLargeOrMalformed) {
   }
 }
 
+TEST(HttpServer, ExtensionsAndTrailersAreReadOver) {
+  HttpServer server(options(), echo);
+  RawClient client(server.port());
+  const std::string long_text(10'000, 'a');
+  client.send("POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=" + long_text +
+              "\r\nabc\r\n0\r\nA: " + long_text + "\r\n\r\n");
+  EXPECT_TRUE(client.response().ends_with("POST /c abc"));
+}
+
+TEST(HttpServer, AnErrorInAConnectionEndsThatConnectionAlone) {
+  HttpOptions o = options();
+  o.refusal = [](int status, std::string_view reason) {
+    if (status == 400) throw std::bad_alloc();
+    return refusal(status, reason);
+  };
+  HttpServer server(o, echo);
+  RawClient broken(server.port()), client(server.port());
+  broken.send("hello\r\n\r\n");
+  EXPECT_TRUE(broken.read_to_end());
+  EXPECT_EQ(broken.received(), "");
+  client.get("/");
+  EXPECT_EQ(status_of(client.response()), 200);
+  EXPECT_TRUE(eventually([&] { return server.connections() == 1; }));
+}
+
 TEST(HttpServer, BodiesTogetherAreBounded) {
   HttpLimits limits;
-  limits.body_bytes = 1000;
-  limits.all_body_bytes = 1500;
+  limits.body_bytes = 200'000;
+  limits.all_body_bytes = 300'000;
   HttpServer server(options(limits), echo);
-  const std::string announced = "POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
-  RawClient first(server.port());
-  first.send(announced);
+  const std::string announced = "POST / HTTP/1.1\r\nContent-Length: 200000\r\n\r\n";
   const auto status_of_large = [&] {
     RawClient second(server.port());
-    second.send(announced + std::string(1000, 'x'));
+    second.send(announced + std::string(200'000, 'x'));
     return status_of(second.response());
   };
+  // Announced, but not sent: they take no room.
+  std::vector<std::unique_ptr<RawClient>> silent;
+  for (int i = 0; i < 4; ++i) {
+    silent.push_back(std::make_unique<RawClient>(server.port()));
+    silent.back()->send(announced + std::string(50'000, 'x'));
+  }
+  RawClient first(server.port());
+  first.send(announced + std::string(199'000, 'x'));
   EXPECT_TRUE(eventually([&] { return status_of_large() == 503; }));
   RawClient small(server.port());
   small.post("/", "small");
   EXPECT_EQ(status_of(small.response()), 200);
+  small.post("/", std::string(60'000, 'y'));
+  EXPECT_EQ(status_of(small.response()), 200);
   first.send(std::string(1000, 'x'));
   EXPECT_EQ(status_of(first.response()), 200);
   EXPECT_TRUE(eventually([&] { return status_of_large() == 200; }));
-  small.post("/", std::string(1000, 'y'));
+  small.post("/", std::string(200'000, 'y'));
   EXPECT_EQ(status_of(small.response()), 200);
 }
 

@@ -228,11 +228,12 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
   {
     const std::lock_guard lock(mutex_);
     if (gone_) return false;
-    if (bounded && pending_.size() + in_flight_ + bytes.size() > limits().unsent_bytes) {
+    if (bounded && pending_.size() + in_flight_ > limits().unsent_bytes + largest_piece_) {
       overflow = gone_ = true;
       too_slow = std::exchange(gone_callback_, nullptr);
     } else {
       pending_ += bytes;
+      largest_piece_ = std::max(largest_piece_, bytes.size());
       ended_ = ended_ || last;
       if (std::exchange(flush_posted_, true)) return true;
     }
@@ -307,6 +308,7 @@ void Connection::finish_response() {
   {
     const std::lock_guard lock(mutex_);
     ended_ = false;
+    largest_piece_ = 0;
     gone_callback_ = nullptr;
   }
   release_body();

@@ -48,8 +48,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void abort();
 
   // For the reply, from any thread.
-  /// False when the client has gone, or `bounded` bytes would be too many that it has not taken. `last`: the response
-  /// ends with this.
+  /// False when the client has gone, or, for `bounded` bytes, has not taken enough of those before: a piece may be of
+  /// any size, and what follows at once is not refused for its sake. `last`: the response ends with this.
   bool push(std::string_view bytes, bool bounded, bool last);
   /// Cuts the connection off: a response that has begun cannot be completed.
   void give_up();
@@ -101,7 +101,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::mutex mutex_;  // guards what follows
   std::string pending_;
-  size_t in_flight_ = 0;  // bytes of writing_ that are not sent
+  size_t in_flight_ = 0;      // bytes of writing_ that are not sent
+  size_t largest_piece_ = 0;  // of this response
   bool flush_posted_ = false, ended_ = false, gone_ = false;
   std::function<void()> gone_callback_;
 };

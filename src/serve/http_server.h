@@ -17,7 +17,8 @@ struct HttpLimits {
   size_t header_bytes = size_t{16} << 10;     // of request line and headers; 431 above
   size_t body_bytes = size_t{16} << 20;       // 413 above
   size_t all_body_bytes = size_t{256} << 20;  // of all bodies above 64 KiB, until they are answered; 503 above
-  size_t unsent_bytes = size_t{1} << 20;      // of a response in pieces, waiting for a slow client; then it is given up
+  size_t unsent_bytes = size_t{1} << 20;      // of a response in pieces, besides the largest piece, waiting for a slow
+                                              // client; then it is given up
   size_t connections = 8192;                  // at a time; 503 above
   Time header_time{10'000};                   // from a request's first byte to the end of its headers; 408 after
   Time body_time{120'000};                    // for its body; 408 after

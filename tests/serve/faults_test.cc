@@ -17,7 +17,8 @@ bool eventually(F&& holds) {
 
 class Faults : public testing::Test {
  protected:
-  Faults() : model_(fake_model(texts_)), service_(service_options()) {
+  explicit Faults(std::chrono::milliseconds keep_alive = ServiceOptions().keep_alive)
+      : model_(fake_model(texts_)), service_(service_options(keep_alive)) {
     service_.set_model(model_);
     HttpOptions o;
     o.port = 0;
@@ -27,8 +28,9 @@ class Faults : public testing::Test {
       service_.handle(std::move(r), std::move(reply));
     });
   }
-  static ServiceOptions service_options() {
+  static ServiceOptions service_options(std::chrono::milliseconds keep_alive) {
     ServiceOptions o;
+    o.keep_alive = keep_alive;
     o.api_keys = {"right"};
     o.log = [](std::string_view) {};
     return o;
@@ -114,6 +116,22 @@ TEST_F(Faults, AClientThatDoesNotReadIsGivenUp) {
   EXPECT_TRUE(eventually([&] { return server_->connections() == 0; }));
   texts_.text = "hello";
   expect_alive();
+}
+
+class FaultsOfWaitingClients : public Faults {
+ protected:
+  FaultsOfWaitingClients() : Faults(std::chrono::milliseconds(40)) {}
+};
+
+TEST_F(FaultsOfWaitingClients, ALongAnswerComesWholeAfterSignsOfLife) {
+  texts_.held = true;
+  RawClient client(server_->port());
+  client.post("/v1/chat/completions", body(R"(, "max_tokens": 300000)"), "Authorization: Bearer right\r\n");
+  ASSERT_TRUE(client.read_until("\r\n1\r\n\n\r\n"));
+  texts_.text = std::string(300'000, 'x');
+  texts_.release();
+  EXPECT_TRUE(client.read_until("\r\n0\r\n\r\n"));
+  EXPECT_NE(client.received().find(texts_.text), std::string::npos);
 }
 
 TEST_F(Faults, DrainFinishesStreams) {

@@ -271,6 +271,22 @@ TEST(HttpServer, AClientThatReadsTooSlowlyIsGivenUp) {
   EXPECT_TRUE(eventually([&] { return server.connections() == 0; }));
 }
 
+TEST(HttpServer, APieceMayBeLargerThanWhatASlowClientMayLeave) {
+  HttpLimits limits;
+  limits.unsent_bytes = 1000;
+  std::atomic<int> taken = 0;
+  HttpServer server(options(limits), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->begin({200, "text/plain", ""});
+    for (const size_t bytes : {1, 10'000'000, 1}) taken += reply->write(std::string(bytes, 'x')) ? 1 : 0;
+    reply->end();
+  });
+  RawClient client(server.port());
+  client.get("/");
+  EXPECT_TRUE(client.read_until("\r\n1\r\nx\r\n0\r\n\r\n"));
+  EXPECT_GT(client.received().size(), 10'000'000u);
+  EXPECT_EQ(taken, 3);
+}
+
 TEST(HttpServer, AClientThatStopsReadingAWholeResponseIsGivenUp) {
   HttpLimits limits;
   limits.send_time = milliseconds(200);

@@ -67,9 +67,9 @@ void Exchange::start(std::vector<Request> requests) {
 
 /// Some texts were accepted, `num_missing` were not.
 void Exchange::fail_rest(const ApiError& error, size_t num_missing) {
-  cancel();
   const std::lock_guard lock(mutex_);
   if (!failure_) failure_ = error;
+  cancel();  // after that: the texts that end by it are not what failed
   remaining_ -= num_missing;
   if (remaining_ == 0) complete();
 }

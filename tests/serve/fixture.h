@@ -73,7 +73,8 @@ class FakeTexts final : public TextSource {
   std::string text = "hello";
   std::chrono::milliseconds pause{0};
   size_t most_waiting = 100;
-  bool held = false;  // nothing is written until release()
+  bool held = false;                         // nothing is written until release()
+  std::chrono::milliseconds cancel_time{0};  // that cancel() takes, while the text ends already
 
   FakeTexts() : thread_([this] { run(); }) {}
   ~FakeTexts() override {
@@ -93,10 +94,13 @@ class FakeTexts final : public TextSource {
     return {Submitted::accepted, last_id_, ""};
   }
   void cancel(uint64_t id) override {
-    const std::lock_guard lock(mutex_);
-    cancelled_.push_back(id);
-    ++cancels;
-    wake_.notify_all();
+    {
+      const std::lock_guard lock(mutex_);
+      cancelled_.push_back(id);
+      ++cancels;
+      wake_.notify_all();
+    }
+    std::this_thread::sleep_for(cancel_time);
   }
   SchedulerStats stats() const override {
     SchedulerStats s;

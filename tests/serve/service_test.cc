@@ -386,6 +386,12 @@ TEST_F(WaitingService, KeepsClientsAwake) {
   EXPECT_EQ(Json::parse(r.body)["choices"][0]["message"]["content"], "hello");
 }
 
+TEST_F(WaitingService, OneOfSeveralTextsThatIsRefusedDecidesTheStatus) {
+  texts_.most_waiting = 1;
+  texts_.cancel_time = std::chrono::milliseconds(100);
+  EXPECT_EQ(refusal(post("/v1/chat/completions", chat_body(R"(, "n": 2)")), 429)["code"], "rate_limit_exceeded");
+}
+
 class BaseModelService : public ServiceTest {
  protected:
   BaseModelService() : ServiceTest({}, false) {}

@@ -313,7 +313,7 @@ void Connection::finish_response() {
   }
   release_body();
   if (refused_) return linger();
-  if (!keep_alive_ || !http11_ || owner_->draining()) return close();
+  if (!keep_alive()) return close();
   begin_request();
   read();
 }

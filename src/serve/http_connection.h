@@ -55,7 +55,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void give_up();
   void on_gone(std::function<void()> gone);
   HttpFraming stream_framing() const { return http11_ ? HttpFraming::chunked : HttpFraming::close; }
-  bool keep_alive() const { return keep_alive_ && !owner_->draining(); }
+  bool keep_alive() const { return keep_alive_ && http11_ && !owner_->draining(); }
   bool wants_body() const { return !head_only_; }
 
  private:

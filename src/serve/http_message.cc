@@ -14,7 +14,8 @@ std::string http_head(const HttpResponse& response, HttpFraming framing, bool ke
   std::string head = fmt::format("HTTP/1.1 {} {}\r\n", response.status, http_reason(response.status));
   if (!response.content_type.empty()) head += fmt::format("Content-Type: {}\r\n", response.content_type);
   for (const auto& [name, value] : response.headers) head += fmt::format("{}: {}\r\n", name, value);
-  if (framing == HttpFraming::length) head += fmt::format("Content-Length: {}\r\n", response.body.size());
+  const bool has_body = response.status != 204 && response.status != 304;  // the others must not say a length
+  if (framing == HttpFraming::length && has_body) head += fmt::format("Content-Length: {}\r\n", response.body.size());
   if (framing == HttpFraming::chunked) head += "Transfer-Encoding: chunked\r\n";
   head += keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
   return head;

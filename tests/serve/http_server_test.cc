@@ -85,11 +85,28 @@ TEST(HttpServer, OldClientsAndHeadRequests) {
   old.send("GET /old HTTP/1.0\r\n\r\n");
   EXPECT_TRUE(old.read_to_end());
   EXPECT_TRUE(old.received().ends_with("GET /old ")) << old.received();
+  RawClient kept(server.port());  // which is not possible, and said
+  kept.send("GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+  EXPECT_TRUE(kept.read_to_end());
+  EXPECT_NE(kept.received().find("Connection: close\r\n"), std::string::npos) << kept.received();
   RawClient head(server.port());
   head.send("HEAD /h HTTP/1.1\r\nConnection: close\r\n\r\n");
   EXPECT_TRUE(head.read_to_end());
   EXPECT_TRUE(head.received().ends_with("\r\n\r\n")) << head.received();
   EXPECT_NE(head.received().find("Content-Length: 8\r\n"), std::string::npos) << head.received();
+}
+
+TEST(HttpServer, StatusesWithoutBodySayNoLength) {
+  HttpServer server(options(), [](HttpRequest r, std::shared_ptr<HttpReply> reply) {
+    reply->send({r.path == "/204" ? 204 : 304, "", ""});
+  });
+  RawClient client(server.port());
+  for (const int status : {204, 304}) {
+    client.get("/" + std::to_string(status));
+    const std::string r = client.response();
+    EXPECT_EQ(status_of(r), status);
+    EXPECT_EQ(r.find("Content-Length"), std::string::npos) << r;
+  }
 }
 
 TEST(HttpServer, ChunkedBodiesAndContinue) {

@@ -1,6 +1,7 @@
 #include "serve/exchange.h"
 
 #include "serve/json_text.h"
+#include "serve/text_endpoints.h"
 
 namespace sluice {
 namespace {
@@ -92,16 +93,20 @@ bool Exchange::add_token(size_t index, const GeneratedToken& token) {
 
 void Exchange::end_text(size_t index, const RequestResult& result) {
   const std::lock_guard lock(mutex_);
-  const bool failed = result.finish == Finish::failed, cut = result.finish == Finish::cancelled;
+  const bool failed = result.finish == Finish::failed, late = result.finish == Finish::expired;
+  const bool cut = result.finish == Finish::cancelled;
   if (failed && !failure_) failure_ = ApiError(500, "server_error", result.error);
-  if ((cut || result.finish == Finish::expired) && !failure_)
-    failure_ = ApiError(503, "unavailable_error", "the server is shutting down");
+  if (late && !failure_)
+    failure_ =
+        ApiError(503, "unavailable_error",
+                 fmt::format("the text was not complete within {} minutes", kMostTextTime.count()), "", "timeout");
+  if (cut && !failure_) failure_ = ApiError(503, "unavailable_error", "the server is shutting down");
   const bool cut_off = result.finish == Finish::max_tokens || result.finish == Finish::context_full;
   setup_.metrics->finished(result,
-                           failed         ? EndReason::error
-                           : gone_ || cut ? EndReason::abort
-                           : cut_off      ? EndReason::length
-                                          : EndReason::stop,
+                           failed                 ? EndReason::error
+                           : gone_ || cut || late ? EndReason::abort
+                           : cut_off              ? EndReason::length
+                                                  : EndReason::stop,
                            setup_.max_tokens);
   std::string out;
   setup_.writer->finished(index, result, out);

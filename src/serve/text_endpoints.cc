@@ -74,6 +74,7 @@ Request text_of(const TextRequest& r, const std::vector<int32_t>& prompt, int64_
   request.prompt = prompt;
   request.options = r.options_of(index);
   request.client = r.user;
+  request.deadline = std::chrono::steady_clock::now() + kMostTextTime;
   return request;
 }
 

@@ -1,5 +1,6 @@
 // From the bodies of requests for text to what the engine is asked, and the writer of the response.
 #pragma once
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +11,10 @@
 #include "serve/served_model.h"
 
 namespace sluice {
+
+/// From a text's arrival until its end, waiting included; what takes longer is ended, with status 503. As long as
+/// DeepSeek's API takes at most, so that clients made for it wait no longer.
+constexpr std::chrono::minutes kMostTextTime{30};
 
 /// A request that is ready to be submitted.
 struct PreparedTexts {

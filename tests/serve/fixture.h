@@ -74,6 +74,7 @@ class FakeTexts final : public TextSource {
   std::chrono::milliseconds pause{0};
   size_t most_waiting = 100;
   bool held = false;                         // nothing is written until release()
+  Finish ending = Finish::stop_id;           // of a text that is written in full
   std::chrono::milliseconds cancel_time{0};  // that cancel() takes, while the text ends already
 
   FakeTexts() : thread_([this] { run(); }) {}
@@ -88,7 +89,8 @@ class FakeTexts final : public TextSource {
   Submission submit(Request request) override {
     const std::lock_guard lock(mutex_);
     if (waiting_.size() >= most_waiting) return {Submitted::queue_full, 0, "the queue is full"};
-    requests.push_back({request.prompt, request.options, request.client, request.constraint != nullptr});
+    requests.push_back(
+        {request.prompt, request.options, request.client, request.constraint != nullptr, request.deadline});
     waiting_.push_back({++last_id_, std::move(request)});
     wake_.notify_all();
     return {Submitted::accepted, last_id_, ""};
@@ -119,6 +121,7 @@ class FakeTexts final : public TextSource {
     GenerateOptions options;
     std::string client;
     bool constrained = false;
+    std::optional<std::chrono::steady_clock::time_point> deadline;
   };
   std::vector<Seen> requests;  // look at them when they are over
   std::atomic<int> cancels = 0;
@@ -148,7 +151,7 @@ class FakeTexts final : public TextSource {
     RequestResult result;
     result.prompt_tokens = static_cast<int64_t>(r.prompt.size());
     result.cached_tokens = result.prompt_tokens / 2;
-    result.finish = Finish::stop_id;
+    result.finish = ending;
     if (r.prompt_logprobs) {
       std::vector<TokenLogprobs> of_prompt;
       for (size_t i = 1; i < r.prompt.size(); ++i) of_prompt.push_back(logprobs(r.prompt[i]));
@@ -157,7 +160,7 @@ class FakeTexts final : public TextSource {
     for (const int32_t id : ids) {
       if (result.tokens == r.options.max_tokens) result.finish = Finish::max_tokens;
       if (done(w.id)) result.finish = Finish::cancelled;
-      if (result.finish != Finish::stop_id) break;
+      if (result.finish != ending) break;
       const TokenLogprobs l = logprobs(id);
       if (!r.receiver->token({id, result.tokens++, r.top_logprobs ? &l : nullptr})) {
         result.finish = Finish::stopped;

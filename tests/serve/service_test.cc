@@ -392,6 +392,20 @@ TEST_F(WaitingService, OneOfSeveralTextsThatIsRefusedDecidesTheStatus) {
   EXPECT_EQ(refusal(post("/v1/chat/completions", chat_body(R"(, "n": 2)")), 429)["code"], "rate_limit_exceeded");
 }
 
+TEST_F(ServiceTest, TextsEndAtTheirDeadline) {
+  texts_.ending = Finish::expired;
+  const auto before = std::chrono::steady_clock::now();
+  const Json late = refusal(post("/v1/completions", R"({"prompt": "a"})"), 503);
+  EXPECT_EQ(late["code"], "timeout");
+  EXPECT_NE(late["message"].get<std::string>().find("30 minutes"), std::string::npos) << late;
+  ASSERT_EQ(texts_.requests.size(), 1u);
+  const auto deadline = texts_.requests[0].deadline;
+  ASSERT_TRUE(deadline.has_value());
+  EXPECT_GE(*deadline, before + std::chrono::minutes(30));
+  EXPECT_LE(*deadline, std::chrono::steady_clock::now() + std::chrono::minutes(30));
+  EXPECT_NE(get("/metrics").body.find("finished_reason=\"abort\"} 1"), std::string::npos) << get("/metrics").body;
+}
+
 class BaseModelService : public ServiceTest {
  protected:
   BaseModelService() : ServiceTest({}, false) {}

@@ -138,7 +138,7 @@ void add_model_options(CLI::App& c, Arguments& a) {
       ->check(CLI::Range(int64_t{1}, kPassRows))
       ->capture_default_str();
   c.add_option("--max-queue", a.scheduler.max_waiting, "most texts that wait; beyond, requests get status 429")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
 }
 

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <iterator>
 #include <set>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -11,9 +13,8 @@
 namespace sluice {
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxBytes = size_t{64} << 20;
-constexpr size_t kMaxOrderedKeys = 4096;
 
 /// `key` of `object`, or Error.
 const Json& field(const Json& object, const char* key, const char* expected, const std::string& where) {
@@ -22,31 +23,93 @@ const Json& field(const Json& object, const char* key, const char* expected, con
   return *it;
 }
 
+/// What a document may have; beyond, it is refused while it is read.
+struct Limits {
+  size_t keys;    // of each object
+  size_t values;  // in all
+};
+constexpr Limits kLimits{SIZE_MAX, size_t{8} << 20};
+constexpr Limits kOrderedLimits{4096, size_t{1} << 20};
+
+/// Builds the document from the parser's events. The library's own builders either keep duplicate keys or walk the
+/// whole parent at the end of each value.
 template <class J>
-J parse(std::string_view text, const std::string& where, size_t most_keys) {
+class Builder : public nlohmann::json_sax<J> {
+  using Sax = nlohmann::json_sax<J>;
+
+ public:
+  Builder(const std::string& where, const Limits& limits) : where_(where), limits_(limits) {}
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(typename Sax::number_integer_t value) override { return add(value); }
+  bool number_unsigned(typename Sax::number_unsigned_t value) override { return add(value); }
+  bool number_float(typename Sax::number_float_t value, const std::string&) override { return add(value); }
+  bool string(std::string& value) override { return add(std::move(value)); }
+  bool binary(typename Sax::binary_t&) override { return false; }  // not in JSON text
+  bool start_object(size_t) override { return open(J::object()); }
+  bool start_array(size_t) override { return open(J::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(std::string& name) override {
+    std::set<std::string>& keys = open_.back().keys;
+    if (!keys.insert(name).second) fail("{}: duplicate key {}", where_, json_excerpt(name));
+    if (keys.size() > limits_.keys) fail("{}: an object has more than {} keys", where_, limits_.keys);
+    auto& object = open_.back().value->template get_ref<typename J::object_t&>();
+    if constexpr (std::is_same_v<J, OrderedJson>) {
+      member_ = &object.std::vector<std::pair<const std::string, J>>::emplace_back(name, nullptr).second;
+    } else {
+      member_ = &object[name];
+    }
+    return true;
+  }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) override {
+    fail("{}: malformed JSON: {}", where_, json_message(e));
+  }
+
+  J take() { return std::move(root_); }
+
+ private:
+  struct Open {
+    J* value;  // stays in place: its parent gets no other child before it is closed
+    std::set<std::string> keys{};
+  };
+
+  J* place(J&& value) {
+    if (++num_values_ > limits_.values) fail("{}: JSON has more than {} values", where_, limits_.values);
+    if (open_.empty()) return &(root_ = std::move(value));
+    J& parent = *open_.back().value;
+    if (!parent.is_array()) return &(*member_ = std::move(value));
+    parent.push_back(std::move(value));
+    return &parent.back();
+  }
+  bool add(J&& value) { return place(std::move(value)) != nullptr; }
+  bool open(J&& value) {
+    if (open_.size() >= kMaxDepth) fail("{}: JSON is nested deeper than {}", where_, kMaxDepth);
+    open_.push_back({place(std::move(value))});
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  const std::string& where_;
+  const Limits limits_;
+  J root_;
+  std::vector<Open> open_;
+  J* member_ = nullptr;  // what the last key names
+  size_t num_values_ = 0;
+};
+
+template <class J>
+J parse(std::string_view text, const std::string& where, const Limits& limits) {
   if (text.size() > kMaxBytes) fail("{}: expected at most {} bytes of JSON, found {}", where, kMaxBytes, text.size());
   // The library takes a '\0' for the end of the text.
   if (text.find('\0') != text.npos) fail("{}: expected JSON text, found a zero byte", where);
-  std::vector<std::set<std::string>> keys;
-  const auto guard = [&](int depth, typename J::parse_event_t event, J& value) {
-    using Event = typename J::parse_event_t;
-    if (event == Event::object_start || event == Event::array_start) {
-      if (depth >= kMaxDepth) fail("{}: JSON is nested deeper than {}", where, kMaxDepth);
-      keys.emplace_back();
-    } else if (event == Event::object_end || event == Event::array_end) {
-      keys.pop_back();
-    } else if (event == Event::key) {
-      if (!keys.back().insert(value.template get_ref<const std::string&>()).second)
-        fail("{}: duplicate key {}", where, json_excerpt(value));
-      if (keys.back().size() > most_keys) fail("{}: an object has more than {} keys", where, most_keys);
-    }
-    return true;
-  };
-  try {
-    return J::parse(text, guard);
-  } catch (const nlohmann::json::exception& e) {
-    fail("{}: malformed JSON: {}", where, json_message(e));
-  }
+  Builder<J> builder(where, limits);
+  J::sax_parse(text, &builder);
+  return builder.take();
 }
 
 template <class J>
@@ -76,10 +139,10 @@ std::string json_message(const nlohmann::json::exception& e) {
   return clean;
 }
 
-Json parse_json(std::string_view text, const std::string& where) { return parse<Json>(text, where, SIZE_MAX); }
+Json parse_json(std::string_view text, const std::string& where) { return parse<Json>(text, where, kLimits); }
 
 OrderedJson parse_ordered_json(std::string_view text, const std::string& where) {
-  return parse<OrderedJson>(text, where, kMaxOrderedKeys);
+  return parse<OrderedJson>(text, where, kOrderedLimits);
 }
 
 std::string json_excerpt(const Json& value) { return excerpt(value); }

@@ -11,14 +11,16 @@ using Json = nlohmann::json;
 using OrderedJson = nlohmann::ordered_json;  // keeps the order of keys; its look-ups are linear
 
 /// Parses one JSON document. Throws Error "where: ..." when it is malformed, larger than 64 MiB, nested deeper than 64,
-/// has a duplicate key or anything but white space behind it. Parsing never recurses.
+/// has more than 8 Mi values, a duplicate key or anything but white space behind it. Parsing never recurses, and takes
+/// time in proportion to the text (times the logarithm of an object's keys).
 Json parse_json(std::string_view text, const std::string& where);
 
 /// Parses a document that must be an object.
 Json parse_json_object(std::string_view text, const std::string& where);
 
-/// The same with the keys in their order, for values whose text goes to a model. No object may have more than 4096
-/// keys, since reading one takes time of the square of their number.
+/// The same with the keys in their order, for values whose text goes to a model. At most 1 Mi values, which take up to
+/// 100 bytes each, and no object with more than 4096 keys, since looking all of them up takes time of the square of
+/// their number.
 OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 
 /// A value on one line of at most 60 characters, for "found ..." in messages.

@@ -1,5 +1,7 @@
 #include "serve/completion_writer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace sluice {
@@ -9,13 +11,22 @@ int64_t num_characters(std::string_view utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
 }
 
+/// A token as OpenAI names it: its text, or "bytes:\xf0\x9f" where that is no whole characters.
+std::string token_name(std::string_view bytes) {
+  if (shown_token(bytes) == bytes) return std::string(bytes);
+  std::string name = "bytes:";
+  for (const char c : bytes) name += fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
+  return name;
+}
+
 }  // namespace
 
 CompletionWriter::CompletionWriter(const Tokenizer& tokenizer, std::vector<std::vector<int32_t>> prompts,
                                    CompletionWriterOptions options)
     : tokenizer_(tokenizer), prompts_(std::move(prompts)), options_(std::move(options)) {
   const size_t num_texts = prompts_.size() * options_.texts_per_prompt;
-  for (size_t i = 0; i < num_texts; ++i) texts_.push_back({TextStream(tokenizer, options_.stops)});
+  for (size_t i = 0; i < num_texts; ++i)
+    texts_.push_back({.stream = TextStream(tokenizer, options_.stops), .noted = TokenText(tokenizer)});
 }
 
 /// The prompt, before the first token of a text that echoes it. Its own first token has no probability.
@@ -36,6 +47,7 @@ bool CompletionWriter::token(size_t index, const GeneratedToken& token, std::str
   begin(index);
   Text& t = texts_[index];
   ++usage_.completion;
+  if (token.index == 0) t.offset += num_characters(t.noted.finish());  // of the prompt: the text begins anew after it
   if (token.logprobs) note(t, token.id, token.logprobs);
   put(index, t.stream.push(token.id), out);
   return !t.stream.stopped();
@@ -51,15 +63,14 @@ void CompletionWriter::finished(size_t index, const RequestResult& result, std::
 }
 
 void CompletionWriter::note(Text& t, int32_t id, const TokenLogprobs* l) {
-  const std::string shown = shown_token(tokenizer_.token_bytes(id));
-  t.logprobs.tokens.push_back(shown);
+  t.logprobs.tokens.push_back(token_name(tokenizer_.token_bytes(id)));
   t.logprobs.text_offset.push_back(t.offset);
-  if (!tokenizer_.is_special(id)) t.offset += num_characters(shown);
+  t.offset += num_characters(t.noted.push(id));
   OrderedJson top = nullptr;
   if (l) {
     top = OrderedJson::object();
     for (const TokenLogprob& other : l->top)
-      top[shown_token(tokenizer_.token_bytes(other.id))] = finite_logprob(other.logprob);
+      top[token_name(tokenizer_.token_bytes(other.id))] = finite_logprob(other.logprob);
   }
   t.logprobs.token_logprobs.push_back(l ? OrderedJson(finite_logprob(l->token.logprob)) : OrderedJson(nullptr));
   t.logprobs.top_logprobs.push_back(std::move(top));

@@ -40,7 +40,8 @@ class CompletionWriter final : public ResponseWriter {
     TextStream stream;
     std::string text{};
     Logprobs logprobs{};
-    int64_t offset = 0;  // characters of the tokens so far
+    TokenText noted;     // the tokens with log probabilities, which `offset` counts
+    int64_t offset = 0;  // characters of the text that these have completed
     bool echoed = false;
     std::string finish_reason{};
   };

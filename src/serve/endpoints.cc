@@ -39,6 +39,25 @@ std::string percent_decoded(std::string_view text) {
 
 HttpResponse json_response(const OrderedJson& body) { return {200, kJsonType, json_text(body)}; }
 
+/// /tokenize and /detokenize take more than fits into the context, so that clients see how much too long a text is, but
+/// not any amount.
+constexpr int64_t kMostContexts = 4;
+constexpr int64_t kBytesPerToken = 8;  // of the longest text, on average; JSON and its escapes included
+
+void check_tokens(size_t count, const ServedModel& model) {
+  const int64_t most = kMostContexts * model.context;
+  if (static_cast<int64_t>(count) > most)
+    throw invalid_param(
+        "tokens", fmt::format("expected at most {} ids, {} times the context, found {}", most, kMostContexts, count));
+}
+
+void check_bytes(const char* param, size_t bytes, const ServedModel& model) {
+  const int64_t most = kMostContexts * kBytesPerToken * model.context;
+  if (static_cast<int64_t>(bytes) > most)
+    throw invalid_param(param, fmt::format("expected at most {} bytes, {} for each token of the context, found {}",
+                                           most, kMostContexts * kBytesPerToken, bytes));
+}
+
 /// The ids of `messages` as a chat completion would have them.
 std::vector<int32_t> chat_ids(const ServedModel& model, const OrderedJson& body) {
   try {
@@ -48,9 +67,10 @@ std::vector<int32_t> chat_ids(const ServedModel& model, const OrderedJson& body)
   }
 }
 
-std::vector<int32_t> parse_tokens(const Fields& body) {
+std::vector<int32_t> parse_tokens(const Fields& body, const ServedModel& model) {
   const OrderedJson* tokens = body.find("tokens");
   if (!tokens || !tokens->is_array()) throw invalid_param("tokens", "expected token ids");
+  check_tokens(tokens->size(), model);
   std::vector<int32_t> ids;
   for (const OrderedJson& id : *tokens) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX)
@@ -96,10 +116,12 @@ void Service::tokenize(const Call& call) {
   const Fields body(json);
   std::vector<int32_t> ids;
   if (body.find("messages")) {
+    check_bytes("messages", call.request.body.size(), model);
     ids = chat_ids(model, json);
   } else {
     const auto text = body.text("prompt");
     if (!text) throw invalid_param("prompt", "expected a string, or messages");
+    check_bytes("prompt", text->size(), model);
     ids = encode_prompt(model, *text, "prompt");
     const bool begun = model.tokenizer.add_bos() && !body.boolean("add_special_tokens").value_or(true);
     if (begun) ids.erase(ids.begin());
@@ -116,7 +138,7 @@ void Service::tokenize(const Call& call) {
 void Service::detokenize(const Call& call) {
   const ServedModel& model = need_model();
   const OrderedJson json = parse_body(call.request.body);
-  const std::vector<int32_t> ids = parse_tokens(Fields(json));
+  const std::vector<int32_t> ids = parse_tokens(Fields(json), model);
   send(call, json_response({{"prompt", shown_token(model.tokenizer.decode(ids, false))}}));
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "serve/api_key.h"
+#include "serve/browser_guard.h"
 #include "serve/page.h"
 #include "serve/service_call.h"
 
@@ -85,7 +86,7 @@ void Service::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   try {
     const Route& route = find_route(call);
     deepseek = route.deepseek;
-    if (route.needs_key) check_key(call);
+    if (route.needs_key) check_client(call);
     return (this->*route.endpoint)(call);
   } catch (const ApiError& e) {
     error = e;
@@ -119,8 +120,10 @@ const Service::Route& Service::find_route(const Call& call) const {
   return *route;
 }
 
-void Service::check_key(const Call& call) const {
-  if (options_.api_keys.empty() || has_api_key(call.request.header("authorization"), options_.api_keys)) return;
+/// Who has no key to show must at least be no page of another site.
+void Service::check_client(const Call& call) const {
+  if (options_.api_keys.empty()) return check_browser(call.request, options_.cors_origin);
+  if (has_api_key(call.request.header("authorization"), options_.api_keys)) return;
   throw ApiError(401, "authentication_error",
                  "Incorrect API key provided: expected the header `Authorization: Bearer KEY`", "", "invalid_api_key");
 }

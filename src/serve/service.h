@@ -46,7 +46,7 @@ class Service {
   friend struct Routes;
 
   const Route& find_route(const Call& call) const;
-  void check_key(const Call& call) const;
+  void check_client(const Call& call) const;
   const ServedModel& need_model() const;
   void send(const Call& call, HttpResponse response);
   void log_line(const Call& call, int status, const std::string& details);

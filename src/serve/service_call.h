@@ -16,7 +16,8 @@ struct Service::Call {
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 };
 
-/// An address. `deepseek`: a form of DeepSeek's API, where a wrong parameter is status 422 instead of 400.
+/// An address. `needs_key`: or, where there are none, no page of another site. `deepseek`: a form of DeepSeek's API,
+/// where a wrong parameter is status 422 instead of 400.
 struct Service::Route {
   std::string_view method, path;
   void (Service::*endpoint)(const Call&);

@@ -75,6 +75,14 @@ void parse_length(const Fields& body, int64_t& max_tokens) {
   if (older || newer) max_tokens = newer ? *newer : *older;
 }
 
+/// The queue remembers users that have gone, so that their names are short.
+std::string parse_user(const Fields& body) {
+  std::string user = body.text("user").value_or("");
+  if (user.size() > kMostUserBytes)
+    throw invalid_param("user", fmt::format("expected at most {} bytes, found {}", kMostUserBytes, user.size()));
+  return user;
+}
+
 uint64_t parse_seed(const Fields& body) {
   const auto seed = body.integer("seed", INT64_MIN, INT64_MAX);
   return seed ? static_cast<uint64_t>(*seed) : std::random_device()();
@@ -91,7 +99,7 @@ GenerateOptions TextRequest::options_of(int64_t index) const {
 TextRequest parse_text_request(const Fields& body, const GenerateOptions& defaults) {
   TextRequest r;
   r.model = body.text("model").value_or("");
-  r.user = body.text("user").value_or("");
+  r.user = parse_user(body);
   r.options = defaults;
   parse_rule(body, r.options.rule);
   parse_length(body, r.options.max_tokens);

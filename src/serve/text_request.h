@@ -12,6 +12,7 @@ namespace sluice {
 /// Most texts that one request may ask for, over all of its prompts.
 constexpr int64_t kMostTexts = 128;
 constexpr size_t kMostStops = 16, kMostStopBytes = 1024;
+constexpr size_t kMostUserBytes = 512;
 
 struct TextRequest {
   std::string model;        // empty: the only one there is

@@ -119,6 +119,7 @@ TEST(Serve, Mistakes) {
   expect_user_error(sluice({"serve", "--model", model, "--host", "nowhere"}), {"--host", "nowhere"});
   expect_user_error(sluice({"serve", "--model", model, "--api-key-file", dir / "keys"}), {"keys", "expected a key"});
   expect_user_error(sluice({"serve", "--model", model, "--port", "70000"}), {"--port"});
+  expect_user_error(sluice({"serve", "--model", model, "--port", "0", "--max-queue", "0"}), {"--max-queue"});
   Server server;
   expect_user_error(sluice({"serve", "--model", model, "--port", std::to_string(server.port())}), {"cannot listen"});
 }

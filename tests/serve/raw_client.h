@@ -45,11 +45,11 @@ class RawClient {
     return true;
   }
   void post(const std::string& path, const std::string& body, const std::string& headers = "") const {
-    send("POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" + headers +
-         "\r\n" + body);
+    send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" +
+         headers + "\r\n" + body);
   }
   void get(const std::string& path, const std::string& headers = "") const {
-    send("GET " + path + " HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n");
+    send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n");
   }
 
   /// Reads until `text` has come (then true), the server closes or `seconds` pass.

@@ -85,6 +85,12 @@ TEST(TextRequest, DefaultsAndValues) {
   EXPECT_EQ(r.options_of(1).seed, completion(R"(, "seed": 5)").text.options_of(1).seed);
 }
 
+TEST(TextRequest, NameOfTheUserIsShort) {
+  EXPECT_EQ(completion(", \"user\": \"" + std::string(512, 'u') + "\"").text.user.size(), 512u);
+  EXPECT_EQ(refusal_of([] { completion(", \"user\": \"" + std::string(513, 'u') + "\""); }),
+            "400 user: user: expected at most 512 bytes, found 513");
+}
+
 TEST(TextRequest, BothNamesOfTheLength) {
   EXPECT_EQ(completion(R"(, "max_completion_tokens": 3)").text.options.max_tokens, 3);
   EXPECT_EQ(completion(R"(, "max_completion_tokens": 3, "max_tokens": 3)").text.options.max_tokens, 3);

@@ -1,67 +1,8 @@
-// The service without sockets: addresses, keys, responses and streams, logs and metrics.
-#include "serve/service.h"
-
-#include "../base/temp_dir.h"
-#include "fixture.h"
-#include "serve/api_key.h"
+// The service without sockets: addresses, responses and streams, logs and metrics.
+#include "service_fixture.h"
 
 namespace sluice::test {
 namespace {
-
-const char* const kHello = R"({"messages": [{"role": "user", "content": "secret question"}])";
-
-class ServiceTest : public testing::Test {
- protected:
-  explicit ServiceTest(ServiceOptions options = {}, bool is_chat = true)
-      : model_(fake_model(texts_, is_chat)), service_(with_log(std::move(options))) {
-    service_.set_model(model_);
-  }
-  ServiceOptions with_log(ServiceOptions o) {
-    o.log = [this](std::string_view line) {
-      const std::lock_guard lock(log_mutex_);
-      log_ += std::string(line) + "\n";
-    };
-    return o;
-  }
-  HttpResponse call(HttpRequest request) {
-    const auto reply = std::make_shared<RecordingReply>();
-    service_.handle(std::move(request), reply);
-    return reply->wait();
-  }
-  HttpResponse get(const std::string& path) { return call(http_request("GET", path)); }
-  HttpResponse post(const std::string& path, const std::string& body) { return call(http_request("POST", path, body)); }
-  Json answer(const std::string& path, const std::string& body) {
-    const HttpResponse r = post(path, body);
-    EXPECT_EQ(r.status, 200) << r.body;
-    return Json::parse(r.body);
-  }
-  /// {"message", "type", "param", "code"} of a refusal with that status.
-  Json refusal(const HttpResponse& r, int status) {
-    EXPECT_EQ(r.status, status) << r.body;
-    const Json error = Json::parse(r.body).at("error");
-    EXPECT_EQ(error.size(), 4u) << r.body;
-    EXPECT_TRUE(error.at("message").is_string() && error.contains("type") && error.contains("param") &&
-                error.contains("code"));
-    return error;
-  }
-  std::string chat_body(const std::string& fields) { return kHello + fields + "}"; }
-  std::string log() {
-    const std::lock_guard lock(log_mutex_);
-    return log_;
-  }
-
-  std::mutex log_mutex_;
-  std::string log_;
-  ServedModel model_;
-  Service service_;
-  FakeTexts texts_;
-};
-
-std::string header(const HttpResponse& r, const std::string& name) {
-  for (const auto& [key, value] : r.headers)
-    if (key == name) return value;
-  return "";
-}
 
 TEST_F(ServiceTest, ChatCompletion) {
   const Json r = answer("/v1/chat/completions", chat_body(R"(, "model": "other", "seed": 3, "max_tokens": 3)"));
@@ -230,6 +171,24 @@ TEST_F(ServiceTest, Completion) {
   EXPECT_EQ(c["logprobs"]["top_logprobs"][1], (Json{{"a", -0.5}, {"b", -1.5}}));
 }
 
+/// Tokens that are parts of a character stand where it stands, in the text that is returned.
+TEST_F(ServiceTest, OffsetsOfPartsOfCharacters) {
+  texts_.text = "é!";
+  const Json c = answer("/v1/completions", R"({"prompt": "😀a", "logprobs": 1, "echo": true})")["choices"][0];
+  EXPECT_EQ(c["text"], "😀aé!");
+  const Json& l = c["logprobs"];
+  EXPECT_EQ(l["tokens"], Json({"<｜begin▁of▁sentence｜>", "bytes:\\xf0", "bytes:\\x9f", "bytes:\\x98", "bytes:\\x80",
+                               "a", "bytes:\\xc3", "bytes:\\xa9", "!"}));
+  EXPECT_EQ(l["text_offset"], Json({0, 0, 0, 0, 0, 1, 2, 2, 3}));
+  EXPECT_EQ(l["top_logprobs"][1], (Json{{"bytes:\\xf0", -0.5}, {"bytes:\\xf1", -1.5}}));
+  // A prompt that ends in mid-character: what is missing is U+FFFD in the text, and its end another.
+  texts_.text = "!";
+  const Json cut =
+      answer("/v1/completions", R"({"prompt": [97, 240, 159], "logprobs": 0, "echo": true})")["choices"][0];
+  EXPECT_EQ(cut["text"], "a\uFFFD!");
+  EXPECT_EQ(cut["logprobs"]["text_offset"], Json({0, 1, 1, 2}));
+}
+
 TEST_F(ServiceTest, CompletionsOfSeveralPromptsStreamed) {
   const HttpResponse r =
       post("/completions", R"({"prompt": ["a", [98, 99]], "n": 2, "stream": true, "max_tokens": 3, "echo": true})");
@@ -294,6 +253,25 @@ TEST_F(ServiceTest, TokenizeAndBack) {
   refusal(post("/detokenize", R"({"tokens": [-1]})"), 400);
 }
 
+TEST_F(ServiceTest, TokenizesAFewContextsAtMost) {
+  const auto ids = [](size_t count) {
+    std::string text = R"({"tokens": [97)";
+    for (size_t i = 1; i < count; ++i) text += ",97";
+    return text + "]}";
+  };
+  const size_t most_ids = 4 * kContext, most_bytes = 32 * kContext;
+  EXPECT_EQ(answer("/detokenize", ids(most_ids))["prompt"].get<std::string>().size(), most_ids);
+  EXPECT_EQ(refusal(post("/detokenize", ids(most_ids + 1)), 400)["message"],
+            "tokens: expected at most 16000 ids, 4 times the context, found 16001");
+  const auto prompt = [](size_t bytes) { return R"({"prompt": ")" + std::string(bytes, 'a') + "\"}"; };
+  EXPECT_EQ(answer("/tokenize", prompt(most_bytes))["count"], most_bytes + 1);
+  EXPECT_EQ(refusal(post("/tokenize", prompt(most_bytes + 1)), 400)["message"],
+            "prompt: expected at most 128000 bytes, 32 for each token of the context, found 128001");
+  const std::string messages =
+      R"({"messages": [{"role": "user", "content": ")" + std::string(most_bytes, 'a') + "\"}]}";
+  EXPECT_EQ(refusal(post("/tokenize", messages), 400)["param"], "messages");
+}
+
 TEST_F(ServiceTest, RequestIdsAndLogsWithoutPrompts) {
   HttpRequest r = http_request("POST", "/v1/chat/completions", chat_body(""));
   r.headers = {{"x-request-id", "mine-1"}};
@@ -332,40 +310,6 @@ TEST_F(ServiceTest, PageAndItsTag) {
   again.headers = {{"if-none-match", header(get("/monitor"), "ETag")}};
   EXPECT_EQ(call(again).status, 304);
   EXPECT_EQ(refusal(post("/", ""), 405)["code"], "method_not_supported");
-}
-
-class ServiceWithKeys : public ServiceTest {
- protected:
-  ServiceWithKeys() : ServiceTest({.api_keys = {"key-one", "key-two"}, .cors_origin = "https://chat.example"}) {}
-  HttpResponse with_key(const std::string& value) {
-    HttpRequest r = http_request("GET", "/v1/models");
-    r.headers = {{"authorization", value}};
-    return call(r);
-  }
-};
-
-TEST_F(ServiceWithKeys, AreAskedFor) {
-  EXPECT_EQ(with_key("Bearer key-one").status, 200);
-  EXPECT_EQ(with_key("bearer key-two").status, 200);
-  for (const char* wrong : {"", "Bearer", "Bearer ", "Bearer key-on", "Bearer key-onee", "key-one", "Basic key-one"})
-    EXPECT_EQ(refusal(with_key(wrong), 401)["code"], "invalid_api_key") << wrong;
-  refusal(get("/metrics"), 401);
-  refusal(post("/v1/chat/completions", "{"), 401);
-  EXPECT_EQ(get("/health").status, 200);
-  EXPECT_EQ(get("/").status, 200);
-  EXPECT_EQ(log().find("key-"), std::string::npos) << log();
-}
-
-TEST_F(ServiceWithKeys, CrossOriginRequests) {
-  const HttpResponse preflight = call(http_request("OPTIONS", "/v1/chat/completions"));
-  EXPECT_EQ(preflight.status, 204);
-  EXPECT_EQ(header(preflight, "Access-Control-Allow-Origin"), "https://chat.example");
-  EXPECT_EQ(header(get("/health"), "Access-Control-Allow-Origin"), "https://chat.example");
-}
-
-TEST_F(ServiceTest, NoCrossOriginRequestsUnlessAsked) {
-  EXPECT_EQ(header(get("/health"), "Access-Control-Allow-Origin"), "");
-  EXPECT_EQ(call(http_request("OPTIONS", "/v1/chat/completions")).status, 405);
 }
 
 class WaitingService : public ServiceTest {
@@ -433,12 +377,6 @@ TEST(LoadingService, Answers503) {
   const auto metrics = std::make_shared<RecordingReply>();
   service.handle(http_request("GET", "/metrics"), metrics);
   EXPECT_EQ(metrics->wait().status, 200);
-}
-
-TEST(ApiKeys, FileOfKeys) {
-  EXPECT_EQ(parse_api_keys("# team\n a-key \r\n\nother\n", "f"), (std::vector<std::string>{"a-key", "other"}));
-  EXPECT_EQ(error_of([] { parse_api_keys("# none\n", "f"); }), "f: expected a key, found none");
-  EXPECT_NE(error_of([] { parse_api_keys("two words", "f"); }), "");
 }
 
 }  // namespace

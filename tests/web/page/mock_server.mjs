@@ -195,7 +195,7 @@ async function stream(state, response, body, script, choice) {
 function metrics(t) {
   const wave = Math.sin(t / 9);
   const lines = ['# HELP sluice_num_requests_running Requests in the batch.', "# TYPE sluice_num_requests_running gauge"];
-  const sample = (name, value, labels = "") => lines.push(`sluice:${name}{model_name="mock-v3"${labels}} ${value}`);
+  const sample = (name, value, labels = "") => lines.push(`sluice_${name}{model_name="mock-v3"${labels}} ${value}`);
   sample("num_requests_running", Math.round(9 + 6 * wave));
   sample("num_requests_waiting", Math.max(0, Math.round(5 * wave)));
   sample("kv_cache_usage_perc", (0.5 + 0.3 * wave).toFixed(4));

@@ -157,4 +157,57 @@ inline const Model& small_model() {
   return m;
 }
 
+inline constexpr int64_t kContext = 512;
+
+inline Asked asked_of(std::vector<int32_t> prompt, int64_t max_tokens, uint64_t seed = 0, float temperature = 1) {
+  Asked a;
+  a.prompt = std::move(prompt);
+  a.options.max_tokens = max_tokens;
+  a.options.seed = seed;
+  a.options.rule.temperature = temperature;
+  return a;
+}
+
+inline Asked random_request(Rng& rng, int64_t most_prompt, int64_t most_tokens) {
+  Asked a = asked_of(random_ids(rng, 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(most_prompt))), 150),
+                     1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(most_tokens))), rng.next());
+  a.options.rule.temperature = static_cast<float>(rng.below(3)) * .5f;
+  if (rng.below(2)) a.options.rule.top_p = .9f;
+  if (rng.below(3) == 0) a.options.rule.frequency_penalty = .5f;
+  if (rng.below(3) == 0) a.options.rule.repetition_penalty = 1.3f;
+  if (rng.below(3) == 0) a.options.logit_bias = {{5, 2.f}, {7, -3.f}};
+  if (rng.below(3) == 0) a.options.stop_ids = {3, 4};
+  if (rng.below(3) == 0) a.options.vocab_limit = 140;
+  return a;
+}
+
+inline void expect_all_as_generated(const Model& model, const std::vector<Asked>& all, int64_t context = kContext) {
+  for (size_t i = 0; i < all.size(); ++i) {
+    SCOPED_TRACE(i);
+    expect_as_generated(model, all[i], context);
+  }
+}
+
+/// Even and odd ids by turns; may end after an odd one. After `dead_end` tokens nothing is allowed; throws when asked
+/// for the token `bad`.
+class Turns : public TokenConstraint {
+ public:
+  Turns(int64_t dead_end, int64_t bad) : dead_end_(dead_end), bad_(bad) {}
+  void mask(std::span<uint64_t> allowed) override {
+    if (tokens_ == bad_) fail("no such thing");
+    std::fill(allowed.begin(), allowed.end(),
+              tokens_ == dead_end_ ? 0
+              : tokens_ % 2        ? 0xaaaaaaaaaaaaaaaa
+                                   : 0x5555555555555555);
+  }
+  void accept(int32_t id) override {
+    EXPECT_EQ(id % 2, tokens_ % 2);
+    ++tokens_;
+  }
+  bool can_end() const override { return tokens_ > 0 && tokens_ % 2 == 0; }
+
+ private:
+  int64_t tokens_ = 0, dead_end_, bad_;
+};
+
 }  // namespace sluice::test

@@ -57,7 +57,7 @@ class Builder : public nlohmann::json_sax<J> {
     if (keys.size() > limits_.keys) fail("{}: an object has more than {} keys", where_, limits_.keys);
     auto& object = open_.back().value->template get_ref<typename J::object_t&>();
     if constexpr (std::is_same_v<J, OrderedJson>) {
-      member_ = &object.std::vector<std::pair<const std::string, J>>::emplace_back(name, nullptr).second;
+      member_ = &object.std::template vector<std::pair<const std::string, J>>::emplace_back(name, nullptr).second;
     } else {
       member_ = &object[name];
     }

@@ -39,6 +39,7 @@ template <int M>
 struct Inputs {
   RoundedRow layout;
   const std::byte* row[M];
+  int64_t ahead = kAhead;  // how far the weights beside them are read ahead
   Inputs(const PackedJob& job, int64_t first) : layout(job.cols, kHasBytes) {
     HWY_UNROLL(8)
     for (int m = 0; m < M; ++m) row[m] = job.x + (first + m) * job.x_stride;
@@ -63,7 +64,7 @@ template <int M, int kQuads>
 HWY_INLINE void dot_quads(VI* sum, const std::byte* codes, const Inputs<M>& x, int64_t column) {
   HWY_UNROLL(8)
   for (int q = 0; q < kQuads; ++q) {
-    hwy::Prefetch(codes + q * 4 * lanes() + kAhead);
+    hwy::Prefetch(codes + q * 4 * lanes() + x.ahead);
     const Weights w = spread(load_codes(codes + q * 4 * lanes()));
     HWY_UNROLL(8)
     for (int m = 0; m < M; ++m) sum[m] = dot(sum[m], w, x.codes(m, column + 4 * q));
@@ -79,7 +80,7 @@ HWY_INLINE void dot_nibbles(VI* sum, const std::byte* p, const Inputs<M>& x, int
   if (kBits) second = shift_high<kBits * kHalf>(first), p += 4 * lanes();
   HWY_UNROLL(4)
   for (int q = 0; q < kHalf; ++q) {
-    hwy::Prefetch(p + q * 4 * lanes() + kAhead);
+    hwy::Prefetch(p + q * 4 * lanes() + x.ahead);
     const VB both = load_codes(p + q * 4 * lanes());
     VB low = low_nibbles(both), high = high_nibbles(both);
     if (kBits) {
@@ -193,7 +194,7 @@ struct BlockTile {
 
   template <int M, int G>
   void run(int64_t row, int64_t group) const {
-    const Inputs<M> x(job, row);
+    Inputs<M> x(job, row);
     const std::byte* p[G];
     VF acc[G * M];
     HWY_UNROLL(8)
@@ -202,10 +203,10 @@ struct BlockTile {
     for (int g = 0; g < G; ++g) p[g] = job.weights + (group + g) * job.group_bytes;
     const int64_t block_bytes = kLayout.row_bytes() * lanes(), blocks = job.cols / kLayout.columns;
     for (int64_t b = 0; b < blocks; ++b) {
+      x.ahead = ahead_of<G>(b * block_bytes, job.group_bytes);
       HWY_UNROLL(2)
       for (int g = 0; g < G; ++g) {
-        for (int64_t ahead = 0; ahead < kLayout.head() * lanes(); ahead += 64)
-          hwy::Prefetch(p[g] + b * block_bytes + kAhead + ahead);
+        for (int64_t i = 0; i < kLayout.head() * lanes(); i += 64) hwy::Prefetch(p[g] + b * block_bytes + x.ahead + i);
         add_block<M>(acc + g * M, p[g] + b * block_bytes, x, b);
       }
     }

@@ -37,10 +37,12 @@ void block(const PackedProduct& p, Range rows, Range groups) {
        y.ld, std::min(groups.count * lanes, y.cols() - groups.begin * lanes), out == Out::add});
 }
 
-/// Groups of one task when each is multiplied with `rows` rows: about kTaskBytes of them.
+/// Groups of one task when each is multiplied with `rows` rows: about kTaskBytes of them, an even number for the tiles
+/// of two groups.
 int64_t groups_per_task(const PackedMatrix& w, int64_t rows) {
   const int64_t bytes = group_bytes(w) * std::max<int64_t>(1, rows / 2);
-  return std::max<int64_t>(1, (kTaskBytes + bytes / 2) / bytes);
+  const int64_t groups = (kTaskBytes + bytes / 2) / bytes;
+  return groups <= 1 ? 1 : groups + groups % 2;
 }
 
 /// How a product is cut into tasks.
@@ -86,7 +88,10 @@ void packed_linear(Stream& s, std::span<const PackedProduct> products) {
   int32_t* end = reinterpret_cast<int32_t*>(s.shared_scratch(products.size()));  // tasks up to the end of each
   int32_t tasks = 0;
   for (size_t i = 0; i < products.size(); ++i) end[i] = tasks += static_cast<int32_t>(Cut(products[i]).tasks);
-  s.pool().run(tasks, [&](int64_t task, int) {
+  // Threads that take turns read neighbouring weights each, so that what one reads ahead is its own.
+  const int64_t streams = s.pool().size(), length = tasks / streams, longer = tasks % streams;
+  s.pool().run(tasks, [&](int64_t turn, int) {
+    const int64_t stream = turn % streams, task = stream * length + std::min(stream, longer) + turn / streams;
     const auto i = std::upper_bound(end, end + products.size(), static_cast<int32_t>(task)) - end;
     run_task(products[static_cast<size_t>(i)], task - (i > 0 ? end[i - 1] : 0));
   });

@@ -77,11 +77,12 @@ struct PlainTile {
     HWY_UNROLL(2)
     for (int g = 0; g < G; ++g) p[g] = job.weights + (group + g) * job.group_bytes, scale[g] = hn::Zero(F());
     for (int64_t k = 0, offset = 0; k < cols; k += kQuad, offset += quad_bytes) {
+      const int64_t ahead = offset + ahead_of<G>(offset, job.group_bytes);
       HWY_UNROLL(2)
       for (int g = 0; g < G; ++g) {
         if (kFormat == Format::fp8_128 && k % kScaleCols == 0)
           scale[g] = hn::Set(F(), job.scales[(group + g) * blocks + k / kScaleCols]);
-        for (int64_t ahead = 0; ahead < quad_bytes; ahead += 64) hwy::Prefetch(p[g] + offset + kAhead + ahead);
+        for (int64_t i = 0; i < quad_bytes; i += 64) hwy::Prefetch(p[g] + ahead + i);
         const Quad quad = load_quad<kFormat>(p[g] + offset, scale[g]);
         HWY_UNROLL(4)
         for (int i = 0; i < kQuad; ++i) {

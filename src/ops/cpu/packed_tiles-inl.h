@@ -25,6 +25,12 @@ inline int64_t lanes() { return static_cast<int64_t>(hn::Lanes(F())); }
 /// late.
 constexpr int64_t kAhead = 4096;
 
+/// How far to read ahead at `offset` of each of G neighbouring groups: behind their end come the next G.
+template <int G>
+HWY_INLINE int64_t ahead_of(int64_t offset, int64_t group_bytes) {
+  return kAhead + (offset + kAhead < group_bytes ? 0 : (G - 1) * group_bytes);
+}
+
 /// Writes the outputs of one row of x and one group, of which `outs` exist.
 HWY_INLINE void put(VF v, float* y, int64_t outs, bool add) {
   if (outs >= lanes()) {

@@ -27,6 +27,8 @@ class Rng {
     const double u = 1.0 - uniform(), v = uniform();
     return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
   }
+  /// next() is mix64(key() ^ mix64(counter())).
+  uint64_t key() const { return key_; }
   uint64_t counter() const { return counter_; }
   void set_counter(uint64_t counter) { counter_ = counter; }
 

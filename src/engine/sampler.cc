@@ -1,10 +1,6 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-
-#include "base/rng.h"
 
 namespace sluice {
 
@@ -53,30 +49,15 @@ Tensor vector_view(DType dtype, std::span<const T> v) {
 
 int32_t TokenSampler::choose(const Tensor& logits, int64_t position, std::span<const uint64_t> allowed) {
   check(logits.rows() == 1, "TokenSampler: expected logits of one token");
-  p_.resize(static_cast<size_t>(logits.cols()));
+  work_.resize(static_cast<size_t>(logits.cols()));
   SamplingState state;
   state.seen = vector_view(DType::i32, std::span<const int32_t>(seen_));
   state.counts = vector_view(DType::i32, std::span<const int32_t>(times_));
   state.bias_ids = vector_view(DType::i32, std::span<const int32_t>(bias_ids_));
   state.biases = vector_view(DType::f32, std::span<const float>(biases_));
   if (!allowed.empty()) state.allowed = vector_view(DType::i64, allowed);
-  sampling_distribution(s_, Tensor(p_.data(), {1, logits.cols()}), logits, std::min(limit_, logits.cols()), rule_,
-                        state);
-  Rng noise(seed_, static_cast<uint64_t>(position));
-  int32_t first = 0;
-  double earliest = std::numeric_limits<double>::infinity();
-  for (size_t i = 0; i < p_.size(); ++i) {
-    const double p = static_cast<double>(p_[i]);
-    if (!(p > 0)) continue;
-    noise.set_counter(i);
-    const double u = noise.uniform();
-    if (u >= earliest * p) continue;  // E = -log(1 - u) >= u: too late, and the logarithm is saved
-    const double arrival = -std::log1p(-u) / p;
-    if (arrival >= earliest) continue;
-    earliest = arrival;
-    first = static_cast<int32_t>(i);
-  }
-  return first;
+  return draw(s_, Tensor(work_.data(), {1, logits.cols()}), logits, std::min(limit_, logits.cols()), rule_, state,
+              Rng(seed_, static_cast<uint64_t>(position)));
 }
 
 }  // namespace sluice

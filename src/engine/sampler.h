@@ -44,7 +44,7 @@ class TokenSampler {
   uint64_t seed_;
   int64_t limit_;
   bool counts_;  // whether the rule wants to know what is in the text
-  std::vector<float> p_;
+  std::vector<float> work_;
   std::vector<int32_t> seen_;      // ids of prompt and text, none twice
   std::vector<int32_t> times_;     // each of them was generated
   std::vector<int32_t> place_of_;  // by id, as far as ids were seen: 1 + its place in seen_, or 0

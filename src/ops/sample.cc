@@ -13,6 +13,20 @@ void check_logits(const Tensor& logits, int64_t limit) {
 /// Empty, or of this type.
 bool is_vector(const Tensor& t, DType dtype) { return !t || (t.dtype == dtype && t.rank == 1); }
 
+void check_rule(int64_t limit, const SamplingRule& rule, const SamplingState& state) {
+  check(rule.temperature >= 0 && rule.top_k >= 0 && rule.top_p > 0 && rule.top_p <= 1 && rule.min_p >= 0 &&
+            rule.min_p <= 1 && rule.repetition_penalty > 0,
+        "sample: expected temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, penalty > 0");
+  check(is_vector(state.seen, DType::i32) && is_vector(state.counts, DType::i32) &&
+            (!state.counts || state.counts.size() == state.seen.size()),
+        "sample: expected seen and counts (N) i32");
+  check(is_vector(state.bias_ids, DType::i32) && is_vector(state.biases, DType::f32) &&
+            (!state.bias_ids || state.bias_ids.size() == state.biases.size()),
+        "sample: expected bias_ids (B) i32 and biases (B) f32");
+  check(is_vector(state.allowed, DType::i64) && (!state.allowed || state.allowed.size() >= (limit + 63) / 64),
+        "sample: expected allowed i64, a bit for every id below the limit");
+}
+
 }  // namespace
 
 void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
@@ -25,18 +39,16 @@ void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t li
                            const SamplingState& state) {
   check_logits(logits, limit);
   check(same(p, logits) && p.packed(), "sampling_distribution: expected p as logits");
-  check(rule.temperature >= 0 && rule.top_k >= 0 && rule.top_p > 0 && rule.top_p <= 1 && rule.min_p >= 0 &&
-            rule.min_p <= 1 && rule.repetition_penalty > 0,
-        "sampling_distribution: expected temperature >= 0, top_k >= 0, 0 < top_p <= 1, 0 <= min_p <= 1, penalty > 0");
-  check(is_vector(state.seen, DType::i32) && is_vector(state.counts, DType::i32) &&
-            (!state.counts || state.counts.size() == state.seen.size()),
-        "sampling_distribution: expected seen and counts (N) i32");
-  check(is_vector(state.bias_ids, DType::i32) && is_vector(state.biases, DType::f32) &&
-            (!state.bias_ids || state.bias_ids.size() == state.biases.size()),
-        "sampling_distribution: expected bias_ids (B) i32 and biases (B) f32");
-  check(is_vector(state.allowed, DType::i64) && (!state.allowed || state.allowed.size() >= (limit + 63) / 64),
-        "sampling_distribution: expected allowed i64, a bit for every id below the limit");
+  check_rule(limit, rule, state);
   dispatch<cpu::sampling_distribution, cuda::sampling_distribution>(s, p, logits, limit, rule, state);
+}
+
+int32_t draw(Stream& s, Tensor work, const Tensor& logits, int64_t limit, const SamplingRule& rule,
+             const SamplingState& state, const Rng& noise) {
+  check_logits(logits, limit);
+  check(logits.rows() == 1 && same(work, logits) && work.packed(), "draw: expected logits (1, V), and work as these");
+  check_rule(limit, rule, state);
+  return cpu::draw(s, work, logits, limit, rule, state, noise);
 }
 
 void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {

@@ -1,6 +1,7 @@
 // From logits to the distribution a token is drawn from.  T rows, V vocabulary; logits, p (T, V) f32, packed.
 // Ids from `limit` on have no token (a vocabulary padded beyond its tokenizer) and get probability 0.
 #pragma once
+#include "base/rng.h"
 #include "base/stream.h"
 #include "base/tensor.h"
 
@@ -39,12 +40,20 @@ void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit);
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
                            const SamplingState& state = {});
 
+/// The id i that arrives first, at E_i / p_i, where p is what sampling_distribution makes of logits (1, V), and E_i =
+/// -log(1 - u_i) with the i-th uniform() of `noise`; of equal ones the lower; 0 where nothing is allowed. Cheaper than
+/// to make p: most winners of a race of all ids are among those that the cuts leave, and are the winners there too.
+/// `work` (1, V) f32 is overwritten. In the host's memory, on the caller's thread.
+int32_t draw(Stream& s, Tensor work, const Tensor& logits, int64_t limit, const SamplingRule& rule,
+             const SamplingState& state, const Rng& noise);
+
 /// total_T (f32) = log sum exp of each row: a logit less it is the log probability of its id.
 void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits);
 
 namespace cpu {
 decltype(sluice::argmax) argmax;
 decltype(sluice::sampling_distribution) sampling_distribution;
+decltype(sluice::draw) draw;
 decltype(sluice::log_sum_exp) log_sum_exp;
 }  // namespace cpu
 namespace cuda {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <set>
 
 #include "op_test.h"
 #include "ops/ref/sample.h"
@@ -280,6 +282,73 @@ TEST(SamplingDistribution, RefusesRulesOutOfRange) {
   const Tensor t(logits.data(), {1, 70});
   for (State state : {State{{1, 2}, {1}, {}, {}, {}}, State{{}, {}, {1}, {}, {}}, State{{}, {}, {}, {}, {1}}})
     EXPECT_THROW(sampling_distribution(stream(1), t, t, 70, {}, state.view()), Bug);
+}
+
+Tensor one_row(std::vector<float>& x) { return Tensor(x.data(), {1, static_cast<int64_t>(x.size())}); }
+
+std::vector<float> random_logits(int64_t V, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> x;
+  while (static_cast<int64_t>(x.size()) < V) x.push_back(static_cast<float>(2 * rng.normal()));
+  return x;
+}
+
+int32_t draw_one(std::vector<float> logits, int64_t limit, const SamplingRule& rule, const SamplingState& state,
+                 const Rng& noise) {
+  std::vector<float> work(logits.size());
+  return draw(stream(1), one_row(work), one_row(logits), limit, rule, state, noise);
+}
+
+/// By the definition: the distribution, and the logarithms of all ids.
+int32_t slow_draw(std::vector<float> logits, int64_t limit, const SamplingRule& rule, const SamplingState& state,
+                  Rng noise) {
+  std::vector<float> p(logits.size());
+  sampling_distribution(stream(1), one_row(p), one_row(logits), limit, rule, state);
+  int32_t first = 0;
+  double earliest = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < p.size(); ++i) {
+    const double arrival = -std::log1p(-noise.uniform()) / static_cast<double>(p[i]);
+    if (!(p[i] > 0) || arrival >= earliest) continue;
+    earliest = arrival;
+    first = static_cast<int32_t>(i);
+  }
+  return first;
+}
+
+TEST(Draw, IsTheFirstOfTheRaceOfTheDistribution) {
+  std::vector<SamplingRule> tried = rules();
+  tried.push_back({});
+  tried.push_back(cuts(0, 0, 1));
+  for (const int64_t V : {1, 2, 7, 8, 19, 1000}) {
+    std::set<int32_t> drawn;
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+      const std::vector<float> logits = random_logits(V, seed);
+      const int64_t limit = V - static_cast<int64_t>(seed % 3 == 2 && V > 2);
+      State state;
+      if (seed % 2 == 1) state.allowed.assign(static_cast<size_t>(V + 63) / 64, 0x5a5a5a5a5a5a5a5b);
+      for (const SamplingRule& rule : tried) {
+        const int32_t id = draw_one(logits, limit, rule, state.view(), Rng(seed, 5));
+        ASSERT_EQ(id, slow_draw(logits, limit, rule, state.view(), Rng(seed, 5))) << V << ' ' << seed;
+        drawn.insert(id);
+      }
+    }
+    EXPECT_GE(static_cast<int64_t>(drawn.size()), std::min<int64_t>(V - 3, 40));
+  }
+}
+
+TEST(Draw, OfEqualProbabilitiesTheLowerAreLeft) {
+  for (const int64_t V : {5, 16, 33, 100}) {
+    const std::vector<float> zeros(static_cast<size_t>(V));
+    for (uint64_t seed = 0; seed < 60; ++seed)
+      for (const SamplingRule& rule : {cuts(1, 3, 1), cuts(1, 0, 2.5f / static_cast<float>(V))})
+        EXPECT_LT(draw_one(zeros, V, rule, {}, Rng(seed)), 3);
+  }
+}
+
+TEST(Draw, NothingAllowed) {
+  State state;
+  state.allowed.assign(2, 0);
+  for (const SamplingRule& rule : rules()) EXPECT_EQ(draw_one(random_logits(70, 1), 70, rule, state.view(), Rng(1)), 0);
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 #include "ops/sample.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
 #include <limits>
-#include <vector>
+
+#include "ops/cpu/sample_cut.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/sample.cc"
@@ -52,6 +51,103 @@ void scale(float* y, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i += lanes()) store_n(hn::Mul(load_n(y + i, n - i), hn::Set(F(), factor)), y + i, n - i);
 }
 
+using F64 = hn::ScalableTag<double>;
+using U64 = hn::RebindToUnsigned<F64>;
+using VU64 = hn::Vec<U64>;
+
+double total(const float* x, int64_t n) {
+  const F64 d;
+  const hn::Rebind<float, F64> df;
+  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
+  auto even = hn::Zero(d), odd = even;
+  int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    even = hn::Add(even, hn::PromoteTo(d, hn::LoadU(df, x + i)));
+    odd = hn::Add(odd, hn::PromoteTo(d, hn::LoadU(df, x + i + step)));
+  }
+  double sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+  for (; i < n; ++i) sum += static_cast<double>(x[i]);
+  return sum;
+}
+
+/// As in base/rng.h.
+HWY_INLINE VU64 mix64(VU64 z) {
+  const U64 d;
+  z = hn::Add(z, hn::Set(d, 0x9e3779b97f4a7c15ull));
+  z = hn::Mul(hn::Xor(z, hn::ShiftRight<30>(z)), hn::Set(d, 0xbf58476d1ce4e5b9ull));
+  z = hn::Mul(hn::Xor(z, hn::ShiftRight<27>(z)), hn::Set(d, 0x94d049bb133111ebull));
+  return hn::Xor(z, hn::ShiftRight<31>(z));
+}
+
+/// The first to arrive so far.
+struct Winner {
+  double time = std::numeric_limits<double>::infinity();
+  int64_t id = 0;
+
+  void meet(int64_t i, float p, Rng noise) {
+    if (!(p > 0)) return;
+    noise.set_counter(static_cast<uint64_t>(i));
+    const double arrival = -std::log1p(-noise.uniform()) / static_cast<double>(p);
+    if (arrival >= time) return;
+    time = arrival;
+    id = i;
+  }
+};
+
+/// Who arrives first. Logarithms are for the few that could: E = -log(1 - u) >= u.
+int64_t race(const float* p, int64_t n, const Rng& noise) {
+  const F64 d;
+  const U64 du;
+  const hn::RebindToSigned<F64> di;
+  const hn::Rebind<float, F64> df;
+  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
+  const VU64 key = hn::Set(du, noise.key());
+  Winner winner;
+  int64_t i = 0;
+  for (; i + step <= n; i += step) {
+    const VU64 bits = mix64(hn::Xor(key, mix64(hn::Iota(du, static_cast<uint64_t>(i)))));
+    const auto u = hn::Mul(hn::ConvertTo(d, hn::BitCast(di, hn::ShiftRight<11>(bits))), hn::Set(d, 0x1p-53));
+    const auto latest = hn::Mul(hn::Set(d, winner.time), hn::PromoteTo(d, hn::LoadU(df, p + i)));
+    // Not u < latest: before the first arrival that is infinity, or NaN where p is 0.
+    if (hn::AllTrue(d, hn::Ge(u, latest))) continue;
+    for (int64_t j = i; j < i + step; ++j) winner.meet(j, p[j], noise);
+  }
+  for (; i < n; ++i) winner.meet(i, p[i], noise);
+  return winner.id;
+}
+
+/// Sum of the p that come before p[id]: that are larger, or equal and of a lower id.
+double sum_before(const float* p, int64_t n, int64_t id) {
+  constexpr int64_t kSumBlock = 4096;
+  const V own = hn::Set(F(), p[id]);
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kSumBlock) {
+    const int64_t end = std::min(n, begin + kSumBlock);
+    V part = hn::Zero(F());
+    int64_t i = begin;
+    for (; i + lanes() <= end; i += lanes()) {
+      const V x = load(p + i);
+      const auto is_before = i + lanes() <= id ? hn::Ge(x, own) : hn::Gt(x, own);
+      part = hn::Add(part, hn::IfThenElseZero(is_before, x));
+    }
+    sum += static_cast<double>(hn::GetLane(hn::SumOfLanes(F(), part)));
+    for (; i < end; ++i)
+      if (p[i] > p[id]) sum += static_cast<double>(p[i]);
+  }
+  for (int64_t i = id / lanes() * lanes(); i < id; ++i)
+    if (p[i] == p[id]) sum += static_cast<double>(p[i]);
+  return sum;
+}
+
+/// The first index of `value` in x; n where there is none.
+int64_t first_of(const float* x, int64_t n, float value) {
+  const V wanted = hn::Set(F(), value);
+  int64_t i = 0;
+  while (i + lanes() <= n && hn::AllFalse(F(), hn::Eq(load(x + i), wanted))) i += lanes();
+  while (i < n && x[i] != value) ++i;
+  return i;
+}
+
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -62,100 +158,15 @@ HWY_EXPORT(largest);
 HWY_EXPORT(exponentials);
 HWY_EXPORT(sum_exponentials);
 HWY_EXPORT(scale);
+HWY_EXPORT(total);
+HWY_EXPORT(race);
+HWY_EXPORT(sum_before);
+HWY_EXPORT(first_of);
 
 namespace {
 
 /// Below this the softmax is one-hot in float32 anyway, and dividing by it could overflow.
 constexpr float kColdest = 1e-5f;
-
-double total(const float* p, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += p[i];
-  return sum;
-}
-
-struct Candidate {
-  float p;
-  int32_t id;
-};
-
-bool before(const Candidate& a, const Candidate& b) { return a.p > b.p || (a.p == b.p && a.id < b.id); }
-
-double total(const std::vector<Candidate>& c) {
-  double sum = 0;
-  for (const Candidate& x : c) sum += static_cast<double>(x.p);
-  return sum;
-}
-
-/// How many of the most probable candidates it takes to hold `left`; they are moved to the front. Halves the range that
-/// holds the last of them, so that nothing need be sorted.
-int64_t count_for_sum(std::vector<Candidate>& c, double left) {
-  auto begin = c.begin(), end = c.end();
-  while (end - begin > 1) {
-    const auto middle = begin + (end - begin) / 2;
-    std::nth_element(begin, middle, end, before);
-    double sum = 0;
-    for (auto i = begin; i != middle; ++i) sum += static_cast<double>(i->p);
-    if (sum >= left) {
-      end = middle;
-    } else {
-      left -= sum;
-      begin = middle;
-    }
-  }
-  return end - c.begin();
-}
-
-/// Floats of the same exponent and the same four bits after it; a larger bucket holds larger ones.
-size_t bucket_of(float p) { return std::bit_cast<uint32_t>(p) >> 19; }
-constexpr size_t kBuckets = size_t{1} << 13;
-
-/// Sets all but the most probable ids that hold `share` of the sum to 0. Sums by buckets, so that only one bucket's ids
-/// need be told apart: the vocabulary is large, and a text waits for this with each token.
-void cut_share(float* p, int64_t n, double share) {
-  std::array<double, kBuckets> sums{};
-  for (int64_t i = 0; i < n; ++i) sums[bucket_of(p[i])] += static_cast<double>(p[i]);
-  double left = 0;
-  for (const double sum : sums) left += sum;
-  left *= share;
-  size_t last = kBuckets - 1;
-  while (last > 0 && sums[last] < left) left -= sums[last--];
-  std::vector<Candidate> c;
-  for (int64_t i = 0; i < n; ++i) {
-    const size_t bucket = bucket_of(p[i]);
-    if (bucket == last) c.push_back({p[i], static_cast<int32_t>(i)});
-    if (bucket <= last) p[i] = 0;
-  }
-  c.resize(static_cast<size_t>(count_for_sum(c, left)));
-  for (const Candidate& x : c) p[x.id] = x.p;
-}
-
-/// The same by rank: at most top_k, of these no more than needed for the share top_p of their sum.
-void cut_ranks(float* p, int64_t n, const SamplingRule& rule) {
-  std::vector<Candidate> c;
-  for (int64_t i = 0; i < n; ++i)
-    if (p[i] > 0) c.push_back({p[i], static_cast<int32_t>(i)});
-  if (rule.top_k < static_cast<int64_t>(c.size())) {
-    std::nth_element(c.begin(), c.begin() + rule.top_k, c.end(), before);
-    c.resize(static_cast<size_t>(rule.top_k));
-  }
-  if (rule.top_p < 1) c.resize(static_cast<size_t>(count_for_sum(c, static_cast<double>(rule.top_p) * total(c))));
-  std::fill_n(p, n, 0.0f);
-  for (const Candidate& x : c) p[x.id] = x.p;
-}
-
-/// Sets all but the most probable ids to 0: as top_k and top_p say, of these the ones not below min_p of the largest.
-void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
-  if (rule.top_k > 0) {
-    cut_ranks(p, n, rule);
-  } else if (rule.top_p < 1) {
-    cut_share(p, n, static_cast<double>(rule.top_p));
-  }
-  if (rule.min_p == 0) return;
-  const float least = rule.min_p * HWY_DYNAMIC_DISPATCH(largest)(p, n);
-  for (int64_t i = 0; i < n; ++i)
-    if (p[i] < least) p[i] = 0;
-}
 
 void add_biases(float* p, int64_t V, const SamplingState& state) {
   for (int64_t i = 0; i < state.bias_ids.size(); ++i) {
@@ -200,6 +211,11 @@ void change(float* p, const float* logits, int64_t V, int64_t limit, const Sampl
   if (state.allowed) forbid(p, limit, state.allowed);
 }
 
+/// p = exp((logits - the largest) / temperature).
+void soften(float* p, const float* logits, int64_t limit, float most, const SamplingRule& rule) {
+  HWY_DYNAMIC_DISPATCH(exponentials)(p, logits, limit, most, 1.0f / std::max(rule.temperature, kColdest));
+}
+
 void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, const SamplingRule& rule) {
   const float most = HWY_DYNAMIC_DISPATCH(largest)(logits, limit);
   if (most == -std::numeric_limits<float>::infinity()) {
@@ -207,15 +223,22 @@ void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, c
     return;
   }
   if (rule.temperature == 0) {
-    const int64_t best = std::find(logits, logits + limit, most) - logits;
+    const int64_t best = HWY_DYNAMIC_DISPATCH(first_of)(logits, limit, most);
     std::fill_n(p, V, 0.0f);
     if (best < limit) p[best] = 1;
     return;
   }
-  HWY_DYNAMIC_DISPATCH(exponentials)(p, logits, limit, most, 1.0f / std::max(rule.temperature, kColdest));
+  soften(p, logits, limit, most, rule);
   std::fill(p + limit, p + V, 0.0f);
-  if (rule.top_k > 0 || rule.top_p < 1 || rule.min_p > 0) cut_tail(p, limit, rule);
-  HWY_DYNAMIC_DISPATCH(scale)(p, limit, static_cast<float>(1.0 / total(p, limit)));
+  cut_tail(p, limit, rule);
+  HWY_DYNAMIC_DISPATCH(scale)(p, limit, static_cast<float>(1.0 / HWY_DYNAMIC_DISPATCH(total)(p, limit)));
+}
+
+/// Whether the cuts leave id, which is possible; false where that is dear to tell.
+bool is_left(const float* p, int64_t n, int64_t id, const SamplingRule& rule) {
+  if (rule.top_k > 0 || p[id] < rule.min_p) return false;
+  return rule.top_p == 1 || HWY_DYNAMIC_DISPATCH(sum_before)(p, n, id) <
+                                static_cast<double>(rule.top_p) * HWY_DYNAMIC_DISPATCH(total)(p, n);
 }
 
 }  // namespace
@@ -223,7 +246,7 @@ void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, c
 void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit) {
   s.pool().run(logits.rows(), [&](int64_t t, int) {
     const float* row = static_cast<const float*>(logits.at(t));
-    const int64_t best = std::find(row, row + limit, HWY_DYNAMIC_DISPATCH(largest)(row, limit)) - row;
+    const int64_t best = HWY_DYNAMIC_DISPATCH(first_of)(row, limit, HWY_DYNAMIC_DISPATCH(largest)(row, limit));
     ids_T.ptr<int32_t>()[t] = static_cast<int32_t>(best < limit ? best : 0);  // a row of NaN has no largest element
   });
 }
@@ -240,6 +263,29 @@ void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t li
     }
     distribution_row(out, row, V, limit, rule);
   });
+}
+
+int32_t draw(Stream&, Tensor work, const Tensor& logits, int64_t limit, const SamplingRule& rule,
+             const SamplingState& state, const Rng& noise) {
+  float* p = work.f32();
+  const float* x = logits.f32();
+  if (changes(state)) {
+    change(p, x, logits.cols(), limit, rule, state);
+    x = p;
+  }
+  const float most = HWY_DYNAMIC_DISPATCH(largest)(x, limit);
+  if (most == -std::numeric_limits<float>::infinity()) return 0;
+  if (rule.temperature == 0) {
+    const int64_t best = HWY_DYNAMIC_DISPATCH(first_of)(x, limit, most);
+    return static_cast<int32_t>(best < limit ? best : 0);  // a row of NaN has no largest element
+  }
+  soften(p, x, limit, most, rule);
+  int64_t first = HWY_DYNAMIC_DISPATCH(race)(p, limit, noise);
+  if (!is_left(p, limit, first, rule)) {
+    cut_tail(p, limit, rule);
+    first = HWY_DYNAMIC_DISPATCH(race)(p, limit, noise);
+  }
+  return static_cast<int32_t>(first);
 }
 
 void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {

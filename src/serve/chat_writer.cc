@@ -21,7 +21,7 @@ OrderedJson function_of(const std::string& name, const std::string& arguments) {
 }  // namespace
 
 ChatWriter::ChatWriter(const Tokenizer& tokenizer, ChatWriterOptions options)
-    : tokenizer_(tokenizer), options_(std::move(options)) {
+    : tokenizer_(tokenizer), options_(std::move(options)), frame_(chunk(nullptr), "choices") {
   answers_.reserve(options_.num_texts);
   for (size_t i = 0; i < options_.num_texts; ++i)
     answers_.push_back({AnswerParser(tokenizer, options_.format, options_.stops)});
@@ -112,10 +112,10 @@ void ChatWriter::put(size_t index, OrderedJson delta, std::string& out, const ch
                                 {"finish_reason", std::move(finish)}}});
   };
   if (!std::exchange(a.begun, true))
-    out += json_event(chunk(choice({{"role", "assistant"}, {"content", ""}}, nullptr, nullptr)));
+    out += frame_.event(choice({{"role", "assistant"}, {"content", ""}}, nullptr, nullptr));
   OrderedJson finish = nullptr;
   if (finish_reason) finish = finish_reason;
-  out += json_event(chunk(choice(std::move(delta), take_logprobs(a), std::move(finish))));
+  out += frame_.event(choice(std::move(delta), take_logprobs(a), std::move(finish)));
 }
 
 OrderedJson ChatWriter::chunk(OrderedJson choices) const {

@@ -55,6 +55,7 @@ class ChatWriter final : public ResponseWriter {
 
   const Tokenizer& tokenizer_;
   const ChatWriterOptions options_;
+  const EventFrame frame_;  // around the choices of an event
   std::vector<Answer> answers_;
   Usage usage_;
 };

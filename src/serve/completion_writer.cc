@@ -23,7 +23,7 @@ std::string token_name(std::string_view bytes) {
 
 CompletionWriter::CompletionWriter(const Tokenizer& tokenizer, std::vector<std::vector<int32_t>> prompts,
                                    CompletionWriterOptions options)
-    : tokenizer_(tokenizer), prompts_(std::move(prompts)), options_(std::move(options)) {
+    : tokenizer_(tokenizer), prompts_(std::move(prompts)), options_(std::move(options)), frame_(chunk(), "choices") {
   const size_t num_texts = prompts_.size() * options_.texts_per_prompt;
   for (size_t i = 0; i < num_texts; ++i)
     texts_.push_back({.stream = TextStream(tokenizer, options_.stops), .noted = TokenText(tokenizer)});
@@ -81,15 +81,12 @@ void CompletionWriter::put(size_t index, const std::string& piece, std::string& 
   Text& t = texts_[index];
   t.text += piece;
   if (!options_.head.stream || (t.text.empty() && !finish_reason)) return;
-  OrderedJson event = head();
   OrderedJson finish = nullptr;
   if (finish_reason) finish = finish_reason;
-  event["choices"] = OrderedJson::array({{{"index", index},
-                                          {"text", std::exchange(t.text, {})},
-                                          {"logprobs", take_logprobs(t)},
-                                          {"finish_reason", std::move(finish)}}});
-  if (options_.head.include_usage) event["usage"] = nullptr;
-  out += json_event(event);
+  out += frame_.event(OrderedJson::array({{{"index", index},
+                                           {"text", std::exchange(t.text, {})},
+                                           {"logprobs", take_logprobs(t)},
+                                           {"finish_reason", std::move(finish)}}}));
 }
 
 OrderedJson CompletionWriter::take_logprobs(Text& t) {
@@ -110,11 +107,18 @@ OrderedJson CompletionWriter::head() const {
           {"system_fingerprint", nullptr}};
 }
 
+/// An event without choices.
+OrderedJson CompletionWriter::chunk() const {
+  OrderedJson event = head();
+  event["choices"] = OrderedJson::array();
+  if (options_.head.include_usage) event["usage"] = nullptr;
+  return event;
+}
+
 void CompletionWriter::end(std::string& out) {
   if (!options_.head.stream) return;
   if (options_.head.include_usage) {
-    OrderedJson last = head();
-    last["choices"] = OrderedJson::array();
+    OrderedJson last = chunk();
     last["usage"] = usage_.json();
     out += json_event(last);
   }

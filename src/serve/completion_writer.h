@@ -52,10 +52,12 @@ class CompletionWriter final : public ResponseWriter {
   void put(size_t index, const std::string& piece, std::string& out, const char* finish_reason = nullptr);
   OrderedJson take_logprobs(Text& text);
   OrderedJson head() const;
+  OrderedJson chunk() const;
 
   const Tokenizer& tokenizer_;
   const std::vector<std::vector<int32_t>> prompts_;
   const CompletionWriterOptions options_;
+  const EventFrame frame_;  // around the choices of an event
   std::vector<Text> texts_;
   Usage usage_;
 };

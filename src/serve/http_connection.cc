@@ -18,6 +18,10 @@ constexpr size_t kReadBytes = 4096, kBodyReadBytes = 65536;
 constexpr size_t kPipelinedBytes = 16384;
 /// Of a body, for which no room is needed: that others send large ones keeps no ordinary request out.
 constexpr size_t kFreeBodyBytes = 65536;
+/// Pieces of a stream that come within it are sent together: a frame of a screen. A small model writes more tokens per
+/// second than the system sends packets, and its processors are then busy with these.
+constexpr HttpLimits::Time kGatherTime{16};
+constexpr size_t kGatherBytes = 16384;
 /// Time for a client to read the last response before its unread input would reset the connection.
 constexpr HttpLimits::Time kLingerTime{2000};
 
@@ -90,6 +94,7 @@ Connection::Connection(std::shared_ptr<ConnectionOwner> owner, asio::ip::tcp::so
     : owner_(std::move(owner)),
       socket_(std::move(socket)),
       timer_(socket_.get_executor()),
+      gather_timer_(socket_.get_executor()),
       input_(std::max(limits().header_bytes, kPipelinedBytes) + kBodyReadBytes) {}
 
 void Connection::start() {
@@ -225,6 +230,7 @@ void Connection::dispatch() {
 bool Connection::push(std::string_view bytes, bool bounded, bool last) {
   std::function<void()> too_slow;
   bool overflow = false;
+  bool at_once = !bounded || last;
   {
     const std::lock_guard lock(mutex_);
     if (gone_) return false;
@@ -235,7 +241,9 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
       pending_ += bytes;
       largest_piece_ = std::max(largest_piece_, bytes.size());
       ended_ = ended_ || last;
-      if (std::exchange(flush_posted_, true)) return true;
+      at_once = at_once || pending_.size() > kGatherBytes;
+      if (flush_posted_ || (!at_once && gather_posted_)) return true;
+      (at_once ? flush_posted_ : gather_posted_) = true;
     }
   }
   if (overflow) {
@@ -243,8 +251,20 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
     abort();
     return false;
   }
-  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->guarded([&] { self->flush(); }); });
+  asio::post(socket_.get_executor(), [self = shared_from_this(), at_once] {
+    self->guarded([&] { at_once ? self->flush() : self->gather(); });
+  });
   return true;
+}
+
+/// Sends what is pending when kGatherTime has passed since the last time.
+void Connection::gather() {
+  const auto due = last_flush_ + kGatherTime;
+  if (std::chrono::steady_clock::now() >= due) return flush();
+  gather_timer_.expires_at(due);
+  gather_timer_.async_wait([self = shared_from_this()](error_code error) {
+    if (!error) self->guarded([&] { self->flush(); });
+  });
 }
 
 void Connection::give_up() { abort(); }
@@ -262,17 +282,20 @@ void Connection::on_gone(std::function<void()> gone) {
 
 /// Sends what is pending, unless something is being sent: then this is called again when it has been.
 void Connection::flush() {
-  if (state_ == State::closed || !writing_.empty()) return;
+  flush_missed_ = !writing_.empty();
+  if (state_ == State::closed || flush_missed_) return;
   bool ended;
   {
     const std::lock_guard lock(mutex_);
-    flush_posted_ = false;
+    if (gather_posted_) last_flush_ = std::chrono::steady_clock::now();
+    gather_posted_ = flush_posted_ = false;
     writing_.swap(pending_);
     in_flight_ = writing_.size();
     ended = ended_;
   }
   written_ = 0;
   if (!writing_.empty()) {
+    gather_timer_.cancel();
     write_some();
   } else if (ended) {
     finish_response();
@@ -290,9 +313,11 @@ void Connection::on_written(error_code error, size_t n) {
   if (state_ == State::closed) return;
   if (error) return lose();
   written_ += n;
+  bool ended;
   {
     const std::lock_guard lock(mutex_);
     in_flight_ -= n;
+    ended = ended_;
   }
   if (written_ < writing_.size()) return write_some();
   writing_.clear();
@@ -301,7 +326,7 @@ void Connection::on_written(error_code error, size_t n) {
   } else {
     clear_deadline();
   }
-  flush();
+  if (ended || flush_missed_) flush();
 }
 
 void Connection::finish_response() {
@@ -311,6 +336,7 @@ void Connection::finish_response() {
     largest_piece_ = 0;
     gone_callback_ = nullptr;
   }
+  last_flush_ = {};
   release_body();
   if (refused_) return linger();
   if (!keep_alive()) return close();
@@ -345,6 +371,7 @@ void Connection::close() {
   state_ = State::closed;
   error_code ignored;
   clear_deadline();
+  gather_timer_.cancel();
   release_body();
   socket_.close(ignored);
   owner_->closed(this);

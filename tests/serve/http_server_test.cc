@@ -262,6 +262,34 @@ TEST(HttpServer, StreamsInChunks) {
   EXPECT_TRUE(client.received().ends_with("\r\n\r\nfirst;xxxxxxxxxx")) << client.received();
 }
 
+TEST(HttpServer, TheFirstPieceIsSentAtOnceAndThoseThatFollowQuicklyTogether) {
+  std::atomic<bool> goes_on = false;
+  HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->begin({200, "text/event-stream", ""});
+    reply->write("one;");
+    eventually([&] { return goes_on.load(); });
+    for (const char* piece : {"two;", "three;", "four;"}) {
+      reply->write(piece);
+      std::this_thread::sleep_for(milliseconds(2));
+    }
+    std::this_thread::sleep_for(milliseconds(300));
+    reply->end();
+  });
+  const auto together = [&] {
+    goes_on = false;
+    RawClient client(server.port());
+    client.get("/");
+    EXPECT_TRUE(client.read_until("one;"));
+    goes_on = true;
+    EXPECT_TRUE(client.read_until("two;"));
+    const bool has_all = client.received().find("four;") != std::string::npos;
+    EXPECT_TRUE(client.read_until("four;", 0.25));  // before the end
+    return has_all;
+  };
+  // The thread that writes may lose its processor in between.
+  EXPECT_TRUE(together() || together() || together());
+}
+
 TEST(HttpServer, AClientThatVanishesIsNoticed) {
   Stream stream;
   stream.pause = milliseconds(20);

@@ -37,6 +37,7 @@ struct GeneratedToken {
 struct RequestResult {
   Finish finish = Finish::max_tokens;
   std::string error;                             // Finish::failed: one line
+  bool is_mistake = false;                       // Finish::failed: by a mistake of who asked
   int64_t prompt_tokens = 0, cached_tokens = 0;  // cached: beginning of the prompt that was found in the prefix cache
   int64_t tokens = 0;                            // given to the receiver
   int64_t proposed = 0, accepted = 0;            // drafts

@@ -77,8 +77,8 @@ void Text::take(const Tensor& logits, int64_t begin, std::span<const int32_t> dr
   newly_accepted_ = 0;
   try {
     choose_all(logits, begin, drafts);
-  } catch (const std::exception& e) {
-    end(Finish::failed, e.what());
+  } catch (...) {
+    end_by_exception();
   }
 }
 
@@ -159,8 +159,9 @@ void Text::deliver() {
       end(Finish::stopped);
       break;
     }
-  } catch (const std::exception& e) {
-    end(Finish::failed, e.what());
+  } catch (...) {
+    has_ended_ = false;  // as above
+    end_by_exception();
   }
   prompt_logprobs_.clear();
   events_.clear();
@@ -170,6 +171,18 @@ void Text::end(Finish finish, std::string error) {
   if (std::exchange(has_ended_, true)) return;
   result_.finish = finish;
   result_.error = std::move(error);
+}
+
+/// By the one that is being handled.
+void Text::end_by_exception() {
+  try {
+    throw;
+  } catch (const Error& e) {
+    result_.is_mistake = true;
+    end(Finish::failed, e.what());
+  } catch (const std::exception& e) {
+    end(Finish::failed, e.what());
+  }
 }
 
 void Text::finish() {

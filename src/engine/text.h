@@ -73,6 +73,7 @@ class Text {
   void choose_all(const Tensor& logits, int64_t begin, std::span<const int32_t> drafts);
   bool choose(int32_t& id, const Tensor& logits, int64_t position);
   bool append(int32_t id, const Tensor& logits);
+  void end_by_exception();
   void echo(const Tensor& logits, int64_t position);
   TokenLogprobs logprobs(const Tensor& logits, int32_t id, int64_t top) const;
   double seconds_since_submission() const;

@@ -10,7 +10,6 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kMaxSize = 400'000;  // states and edges: about 6 MB
 constexpr uint8_t kNoHeight = UINT8_MAX;
 
 template <class Edge>

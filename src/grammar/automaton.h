@@ -40,7 +40,7 @@ struct Automaton {
              tokens = 0;  // its edges begin there and end where the next state's begin
     uint8_t height = 0;   // how many states on top of this one completing it takes at least
     bool is_final = false;
-    bool is_leaf = false;  // of a rule for a few bytes, which belongs to what called it (grammar/stack_set.h)
+    bool is_leaf = false;  // of a rule for a few bytes, which belongs to what called it (grammar/stack_dfa.h)
   };
 
   std::vector<State> states;  // one more at the end
@@ -59,6 +59,11 @@ struct Automaton {
   std::span<const CallEdge> calls(uint32_t s) const { return cut(call_edges, states[s].calls, states[s + 1].calls); }
   std::span<const TokenEdge> tokens(uint32_t s) const {
     return cut(token_edges, states[s].tokens, states[s + 1].tokens);
+  }
+  /// Memory, about.
+  size_t bytes() const {
+    return sizeof *this + states.size() * sizeof(State) + byte_edges.size() * sizeof(ByteEdge) +
+           empty_edges.size() * sizeof(EmptyEdge) + call_edges.size() * sizeof(CallEdge);
   }
   /// Whether nothing but a return follows: a call that would return here needs no place on the stack.
   bool only_returns(uint32_t s) const {
@@ -80,6 +85,9 @@ struct Rule {
 /// Puts a network together. Throws Error when it becomes too large.
 class AutomatonBuilder {
  public:
+  /// Most states and edges: about 6 MB.
+  static constexpr size_t kMaxSize = 400'000;
+
   /// `where`: for messages.
   explicit AutomatonBuilder(std::string where) : where_(std::move(where)) {}
 
@@ -100,6 +108,8 @@ class AutomatonBuilder {
   void literals(uint32_t from, const std::vector<std::string>& texts, uint32_t to);
 
   const std::string& where() const { return where_; }
+  /// States and edges so far.
+  size_t size() const { return size_; }
 
   /// The network that begins with `main`; the builder is empty afterwards. Throws Error when no text leads to its end
   /// or a rule calls itself before it has read anything.

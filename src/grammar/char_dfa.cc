@@ -5,13 +5,13 @@
 #include <utility>
 
 #include "base/error.h"
+#include "grammar/compile_work.h"
 #include "grammar/regex_syntax.h"
 
 namespace sluice {
 namespace {
 
-constexpr size_t kMaxNfaStates = 20'000, kMaxDfaStates = 5'000;
-constexpr size_t kMaxWork = 5'000'000;  // members of all sets of states
+constexpr size_t kMaxNfaStates = 20'000, kMaxNfaEdges = 200'000, kMaxDfaStates = 5'000;
 
 /// Thompson's construction.
 class CharNfa {
@@ -47,6 +47,8 @@ class CharNfa {
     switch (node.kind) {
       case RegexNode::Kind::characters:
         to = add_state();
+        num_edges_ += node.characters.size();
+        if (num_edges_ > kMaxNfaEdges) fail("{}: the pattern is too large", where_);
         for (const CharRange& range : node.characters) states_[from].edges.push_back({range, to});
         return to;
       case RegexNode::Kind::sequence:
@@ -87,6 +89,7 @@ class CharNfa {
 
   const std::string& where_;
   std::vector<State> states_;
+  size_t num_edges_ = 0;
   uint32_t end_ = 0;
 };
 
@@ -118,7 +121,7 @@ class SubsetBuilder {
       dfa_.states.push_back({std::binary_search(set.begin(), set.end(), nfa_.end()), {}});
       sets_.push_back(std::move(set));
     }
-    if (dfa_.states.size() > kMaxDfaStates || work_ > kMaxWork) fail("{}: the pattern is too intricate", where_);
+    if (dfa_.states.size() > kMaxDfaStates || work_ > kMaxCompileWork) fail("{}: the pattern is too intricate", where_);
     return it->second;
   }
 

@@ -31,8 +31,8 @@ struct CharDfa {
 /// The strings that match `pattern`, a regular expression as JSON schemas use them (ECMA-262, unicode): literals, `.`,
 /// classes, \d \w \s and their negations, groups, alternatives and repetitions; a match may begin and end anywhere
 /// unless ^ and $ stand at the ends of an alternative. Throws Error "where: ..." for anything else (look-around, back
-/// references, \b, \p), and where it takes too many states or too much work: `work` counts that for all patterns of a
-/// schema together.
+/// references, \b, \p), and where it takes too many states or too much work: `work` grows by what is done,
+/// up to kMaxCompileWork.
 CharDfa compile_pattern(std::string_view pattern, const std::string& where, size_t& work);
 
 /// The pattern of `format`, or an empty one where the format is unknown.

@@ -1,6 +1,7 @@
 #include "grammar/constraint.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 #include "base/error.h"
@@ -14,13 +15,17 @@ struct Constraint::State : Position {
 
 struct TokenGrammar::Impl {
   Impl(std::shared_ptr<const Grammar> g, std::shared_ptr<const TokenTrie> t, std::vector<int32_t> ends)
-      : grammar(std::move(g)), trie(std::move(t)), end_ids(std::move(ends)), masks(grammar->automaton(), *trie) {}
+      : grammar(std::move(g)),
+        trie(std::move(t)),
+        end_ids(std::move(ends)),
+        masks(grammar->automaton(), *trie, grammar->where()) {}
 
   const std::shared_ptr<const Grammar> grammar;
   const std::shared_ptr<const TokenTrie> trie;
   const std::vector<int32_t> end_ids;
   std::mutex mutex;  // of masks
   TokenMasks masks;
+  std::atomic<size_t> mask_bytes = 0;  // of masks, for those who do not wait for it
 };
 
 TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie,
@@ -35,6 +40,8 @@ TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_p
 }
 
 TokenGrammar::~TokenGrammar() = default;
+
+size_t TokenGrammar::bytes() const { return impl_->grammar->automaton().bytes() + impl_->mask_bytes; }
 
 int32_t TokenGrammar::vocab_size() const { return impl_->trie->vocab_size(); }
 
@@ -51,6 +58,7 @@ void Constraint::allowed(std::span<uint64_t> mask) const {
   {
     const std::lock_guard lock(g.mutex);
     g.masks.add_allowed(*state_, mask);
+    g.mask_bytes = g.masks.bytes();
   }
   for (const int32_t id : g.end_ids) {  // as text it is not allowed even where the vocabulary has it as such
     const uint64_t bit = uint64_t{1} << (id % 64);
@@ -70,22 +78,11 @@ bool Constraint::accept(int32_t id) {
     next = State{g.masks.after(*state_, id)};
     if (next.stacks.empty() && !next.can_end) return false;
   }
-  before_.push_back(std::move(state_));
-  if (before_.size() > kMaxRollback) before_.pop_front();
   state_ = std::make_shared<const State>(std::move(next));
   return true;
 }
 
-void Constraint::rollback(size_t count) {
-  check(count <= before_.size(), "rollback: expected no more tokens than were accepted and are kept");
-  if (count == 0) return;
-  state_ = before_[before_.size() - count];
-  before_.resize(before_.size() - count);
-}
-
 bool Constraint::can_end() const { return state_->can_end; }
-
-bool Constraint::is_done() const { return state_->ended || (state_->can_end && state_->stacks.empty()); }
 
 bool Constraint::ended() const { return state_->ended; }
 

@@ -2,7 +2,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -14,7 +13,7 @@ namespace sluice {
 
 /// A grammar over the tokens of one vocabulary, with what has been computed for it: shared by all requests of the same
 /// grammar, since the masks that one request has met are there for the next. May be used by several threads at once
-/// (it locks itself). Memory is bounded, at about 32 MiB.
+/// (it locks itself). Memory is bounded, at about 24 MiB, and 32 more while a mask is made.
 class TokenGrammar {
  public:
   /// `end_ids`: tokens that end a text, allowed exactly where the grammar is at an end; at least one. Throws Error when
@@ -26,6 +25,8 @@ class TokenGrammar {
   TokenGrammar& operator=(const TokenGrammar&) = delete;
 
   int32_t vocab_size() const;
+  /// Memory of the grammar and of what has been computed for it, about.
+  size_t bytes() const;
 
  private:
   friend class Constraint;
@@ -38,9 +39,6 @@ class TokenGrammar {
 /// thread at a time; different ones at once are fine.
 class Constraint {
  public:
-  /// How many tokens rollback() can take back.
-  static constexpr size_t kMaxRollback = 64;
-
   /// At the beginning of the text.
   explicit Constraint(std::shared_ptr<TokenGrammar> grammar);
 
@@ -51,14 +49,8 @@ class Constraint {
   /// The next token of the text. False, and nothing changes, where it is not allowed (any id may be asked).
   bool accept(int32_t id);
 
-  /// Takes the last `count` accepted tokens back, such as drafts that the model did not keep; at most kMaxRollback and
-  /// at most as many as were accepted since the beginning.
-  void rollback(size_t count);
-
   /// Whether the text may end here: the end tokens are allowed exactly then.
   bool can_end() const;
-  /// Whether nothing but the end can follow; the end token need not be waited for.
-  bool is_done() const;
   /// Whether an end token was accepted.
   bool ended() const;
 
@@ -67,7 +59,6 @@ class Constraint {
 
   std::shared_ptr<TokenGrammar> grammar_;
   std::shared_ptr<const State> state_;
-  std::deque<std::shared_ptr<const State>> before_;  // of the last tokens, the latest last
 };
 
 }  // namespace sluice

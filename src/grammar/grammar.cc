@@ -4,11 +4,15 @@
 
 #include "base/error.h"
 #include "grammar/automaton.h"
+#include "grammar/compile_work.h"
 #include "grammar/json_schema.h"
 #include "grammar/json_text.h"
 
 namespace sluice {
 namespace {
+
+constexpr size_t kSizeWork = 2;  // of a state or an edge
+static_assert(kMaxGrammarWork > kMaxCompileWork + kSizeWork * AutomatonBuilder::kMaxSize);
 
 class GrammarBuilder {
  public:
@@ -19,6 +23,7 @@ class GrammarBuilder {
     add(part, main.start, main.end);
     return net_.finish(main);
   }
+  size_t work() const { return work_ + kSizeWork * net_.size(); }
 
  private:
   void add(const GrammarPart& part, uint32_t from, uint32_t to) {
@@ -76,13 +81,14 @@ class GrammarBuilder {
   /// Tools that are chosen among stand in a grammar several times.
   Rule add_json(const std::string& schema) {
     const auto [it, is_new] = rules_.try_emplace(schema);
-    if (is_new) it->second = SchemaCompiler(net_, json_, schema, net_.where()).compile();
+    if (is_new) it->second = SchemaCompiler(net_, json_, schema, net_.where(), work_).compile();
     return it->second;
   }
 
   AutomatonBuilder net_;
   JsonText json_;
   std::unordered_map<std::string, Rule> rules_;
+  size_t work_ = 0;
 };
 
 }  // namespace
@@ -143,8 +149,19 @@ GrammarPart GrammarPart::repeat(GrammarPart part, uint32_t min, uint32_t max) {
   return out;
 }
 
-Grammar::Grammar(const GrammarPart& part, const std::string& where)
-    : automaton_(std::make_unique<const Automaton>(GrammarBuilder(where).build(part))) {}
+Grammar::Grammar(const GrammarPart& part, const std::string& where, size_t* work) : where_(where) {
+  GrammarBuilder builder(where);
+  const auto count = [&] {
+    if (work) *work += builder.work();
+  };
+  try {
+    automaton_ = std::make_unique<const Automaton>(builder.build(part));
+  } catch (...) {
+    count();
+    throw;
+  }
+  count();
+}
 
 Grammar::~Grammar() = default;
 

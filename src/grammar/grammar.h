@@ -43,22 +43,29 @@ struct GrammarPart {
 
 struct Automaton;
 
+/// The most that compiling a grammar can take, in steps of some 20 ns.
+constexpr size_t kMaxGrammarWork = 6'000'000;
+
 /// A compiled description: a pushdown automaton over bytes and special tokens, in which every state can reach the end.
-/// Immutable; shared by any number of threads. Compiling takes at most some tens of milliseconds and megabytes, however
-/// large or intricate a schema is: what needs more is refused.
+/// Immutable; shared by any number of threads. Compiling takes milliseconds, and at most kMaxGrammarWork, a tenth of a
+/// second, however large or intricate a schema is: what needs more is refused.
 class Grammar {
  public:
   /// Throws Error "<where>: properties.x.not: not supported" where a schema asks for what cannot be guaranteed, is
   /// malformed, has no finite value, or is too large. `where` names the request's field in messages, such as
-  /// "response_format.json_schema.schema".
-  Grammar(const GrammarPart& part, const std::string& where);
+  /// "response_format.json_schema.schema". `work`, if not null, grows by what compiling took, also where that throws:
+  /// it depends on `part` alone.
+  Grammar(const GrammarPart& part, const std::string& where, size_t* work = nullptr);
   ~Grammar();
   Grammar(const Grammar&) = delete;
   Grammar& operator=(const Grammar&) = delete;
 
   const Automaton& automaton() const { return *automaton_; }
+  /// For messages.
+  const std::string& where() const { return where_; }
 
  private:
+  const std::string where_;
   std::unique_ptr<const Automaton> automaton_;
 };
 

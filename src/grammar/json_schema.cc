@@ -34,8 +34,9 @@ bool is_of_type(const OrderedJson& value, const std::string& type) {
 
 }  // namespace
 
-SchemaCompiler::SchemaCompiler(AutomatonBuilder& net, JsonText& json, std::string_view text, const std::string& where)
-    : net_(net), json_(json), where_(where), source_(parse_schema(text, where), where) {}
+SchemaCompiler::SchemaCompiler(AutomatonBuilder& net, JsonText& json, std::string_view text, const std::string& where,
+                               size_t& work)
+    : net_(net), json_(json), where_(where), source_(parse_schema(text, where), where, work), work_(work) {}
 
 Rule SchemaCompiler::compile() {
   const Rule root = rule_of(source_.root(), "");
@@ -163,7 +164,7 @@ void SchemaCompiler::build_string(const Task& task) {
   }
   const std::string where = where_ + ": " + path;
   const auto [known, is_new] = patterns_.try_emplace(pattern);
-  if (is_new) known->second = compile_pattern(pattern, where, pattern_work_);
+  if (is_new) known->second = compile_pattern(pattern, where, work_);
   const bool limited = min > 0 || max != JsonText::kNoLimit;
   add_strings(net_, json_, task.rule.start, limited ? limit_length(known->second, min, max, where) : known->second,
               task.rule.end);

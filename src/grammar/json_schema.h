@@ -18,7 +18,8 @@ namespace sluice {
 class SchemaCompiler {
  public:
   /// `net` and `json` must outlive it. `where`: for messages.
-  SchemaCompiler(AutomatonBuilder& net, JsonText& json, std::string_view text, const std::string& where);
+  /// `work`, which must outlive it too, grows by what is done.
+  SchemaCompiler(AutomatonBuilder& net, JsonText& json, std::string_view text, const std::string& where, size_t& work);
 
   /// The rule of the whole document. Throws Error "where: path: ...".
   Rule compile();
@@ -54,7 +55,7 @@ class SchemaCompiler {
   std::unordered_map<std::string, Rule> rules_;  // by the text of the schema
   std::deque<Task> tasks_;
   std::unordered_map<std::string, CharDfa> patterns_;
-  size_t pattern_work_ = 0;
+  size_t& work_;
 };
 
 }  // namespace sluice

@@ -41,6 +41,7 @@ SchemaCompiler::ObjectPlan SchemaCompiler::plan_object(const Task& task) {
   if (plan.open) plan.others = rule_of(additional, others_path);
   for (const auto& [name, schema] : properties.items())
     plan.members.push_back({name, rule_of(schema, schema_path(path, name)), false});
+  source_.charge_search(required.size(), plan.members.size() + required.size(), path);
   for (const OrderedJson& name : required) {
     if (!name.is_string()) source_.refuse(schema_path(task.path, "required"), "expected a list of names");
     const auto is_named = [&](const ObjectPlan::Member& m) { return m.name == name.get_ref<const std::string&>(); };

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "grammar/compile_work.h"
 #include "grammar/number_range.h"
 
 namespace sluice {
@@ -12,10 +13,11 @@ namespace {
 
 constexpr size_t kMaxSchemaBytes = size_t{256} << 10;
 constexpr size_t kMaxPath = 200;
-constexpr int kMaxReferences = 32;    // one after the other
-constexpr size_t kMaxWork = 300'000;  // values copied or compared
-constexpr size_t kMaxMembers = 1000;  // of one list or object: what is ordered is searched one by one
-constexpr size_t kMaxNesting = 200;   // merging nests what was written
+constexpr int kMaxReferences = 32;     // one after the other
+constexpr size_t kValueWork = 16;      // of copying or comparing a value, in the steps of kMaxCompileWork
+constexpr size_t kBytesPerValue = 64;  // of strings and names, which count too
+constexpr size_t kMaxMembers = 1000;   // of one list or object: what is ordered is searched one by one
+constexpr size_t kMaxNesting = 200;    // merging nests what was written
 constexpr size_t kMaxAlternatives = 256;
 
 /// Keywords that say nothing about which values are valid.
@@ -63,13 +65,20 @@ std::string readable(std::string_view key) {
   return text.size() > 60 ? text.substr(0, 57) + "..." : text;
 }
 
-/// Values in `value`, itself included.
+/// Values in `value`, itself included; long texts count as several.
 size_t num_values(const OrderedJson& value, size_t depth = 0) {
-  if (depth > kMaxNesting) return kMaxWork + 1;
+  if (depth > kMaxNesting) return kMaxCompileWork;
   size_t count = 1;
+  if (value.is_string()) count += value.get_ref<const std::string&>().size() / kBytesPerValue;
   if (value.is_structured())
-    for (const auto& member : value) count += num_values(member, depth + 1);
+    for (const auto& [key, member] : value.items())
+      count += key.size() / kBytesPerValue + num_values(member, depth + 1);
   return count;
+}
+
+size_t num_properties(const OrderedJson& schema) {
+  const auto properties = schema.find("properties");
+  return properties == schema.end() ? 0 : properties->size();
 }
 
 void refuse_many_members(const Json& value, const std::string& where) {
@@ -121,7 +130,7 @@ std::string schema_path(const std::string& path, std::string_view key, size_t in
   return schema_path(path, fmt::format("{}[{}]", key, index));
 }
 
-const OrderedJson& SchemaSource::target(const OrderedJson& reference, std::string& path) const {
+const OrderedJson& SchemaSource::target(const OrderedJson& reference, std::string& path) {
   if (!reference.is_string()) refuse(schema_path(path, "$ref"), "expected a string");
   const std::string& text = reference.get_ref<const std::string&>();
   const auto unknown = [&] {
@@ -138,6 +147,7 @@ const OrderedJson& SchemaSource::target(const OrderedJson& reference, std::strin
       key += !escaped ? text[j] : text[j + 1] == '0' ? '~' : '/';
       if (escaped) ++j;
     }
+    charge_search(1, at->size(), path);
     const bool is_index = at->is_array() && !key.empty() && key.size() < 6 &&
                           std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (at->is_object() && at->contains(key)) {
@@ -154,7 +164,7 @@ const OrderedJson& SchemaSource::target(const OrderedJson& reference, std::strin
   return *at;
 }
 
-const OrderedJson& SchemaSource::follow(const OrderedJson& schema, std::string& path) const {
+const OrderedJson& SchemaSource::follow(const OrderedJson& schema, std::string& path) {
   const OrderedJson* at = &schema;
   for (int i = 0; i < kMaxReferences; ++i) {
     if (!is_object(*at, "$ref")) return *at;
@@ -191,9 +201,12 @@ OrderedJson SchemaSource::expand(const OrderedJson& schema, const std::string& p
   return out;
 }
 
-void SchemaSource::charge(const OrderedJson& schema, const std::string& path) {
-  work_ += num_values(schema);
-  if (work_ > kMaxWork) refuse(path, "too large, or too many references to be merged with what stands beside them");
+void SchemaSource::charge(const OrderedJson& schema, const std::string& path) { charge(num_values(schema), path); }
+
+void SchemaSource::charge(size_t values, const std::string& path) {
+  work_ += kValueWork * values;
+  if (work_ > kMaxCompileWork)
+    refuse(path, "too large, or too many references to be merged with what stands beside them");
 }
 
 /// What `schema` says itself.
@@ -231,6 +244,7 @@ OrderedJson SchemaSource::merge(const OrderedJson& a, const OrderedJson& b, cons
   if (b == true || a == false) return a;
   if (a == true || b == false) return b;
   OrderedJson out = a;
+  charge_search(num_properties(a), num_properties(b), path);
   merge_objects(out, b);
   merge_arrays(out, b, path);
   for (const auto& [key, value] : b.items()) {
@@ -238,7 +252,7 @@ OrderedJson SchemaSource::merge(const OrderedJson& a, const OrderedJson& b, cons
     if (!out.contains(key)) {
       out[key] = value;
     } else if (out[key] != value) {
-      if (value.is_array()) work_ += value.size() * out[key].size() / 16;
+      if (value.is_array()) charge_search(value.size(), out[key].size(), path);
       out[key] = merge_keyword(key, out[key], value, path);
     }
   }

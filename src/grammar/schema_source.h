@@ -19,12 +19,14 @@ std::string schema_path(const std::string& path, std::string_view key, size_t in
 /// A document of schemas. Everything throws Error "where: path: ...".
 class SchemaSource {
  public:
-  SchemaSource(OrderedJson root, std::string where) : root_(std::move(root)), where_(std::move(where)) {}
+  /// `work`, which must outlive it, grows by what is done, up to kMaxCompileWork.
+  SchemaSource(OrderedJson root, std::string where, size_t& work)
+      : root_(std::move(root)), where_(std::move(where)), work_(work) {}
 
   const OrderedJson& root() const { return root_; }
 
   /// The schema that `schema` stands for when all it does is to refer to one, else itself; `path` becomes its path.
-  const OrderedJson& follow(const OrderedJson& schema, std::string& path) const;
+  const OrderedJson& follow(const OrderedJson& schema, std::string& path);
 
   /// An equal schema without annotations, $ref, allOf, const, nullable and boolean bounds at its top; true or false, or
   /// an object that is not empty.
@@ -32,6 +34,8 @@ class SchemaSource {
 
   /// Counts `schema` towards how much work the document may make.
   void charge(const OrderedJson& schema, const std::string& path);
+  /// Counts that each of `a` things is looked for among `b`.
+  void charge_search(size_t a, size_t b, const std::string& path) { charge(a * b / 16, path); }
 
   template <class... Args>
   [[noreturn]] void refuse(const std::string& path, fmt::format_string<Args...> format, Args&&... args) const {
@@ -41,7 +45,8 @@ class SchemaSource {
  private:
   OrderedJson expand(const OrderedJson& schema, const std::string& path, int depth);
   OrderedJson own_keywords(const OrderedJson& schema, const std::string& path) const;
-  const OrderedJson& target(const OrderedJson& reference, std::string& path) const;
+  const OrderedJson& target(const OrderedJson& reference, std::string& path);
+  void charge(size_t values, const std::string& path);
   OrderedJson merge(const OrderedJson& a, const OrderedJson& b, const std::string& path);
   void merge_objects(OrderedJson& out, const OrderedJson& b) const;
   void merge_arrays(OrderedJson& out, const OrderedJson& b, const std::string& path) const;
@@ -50,7 +55,7 @@ class SchemaSource {
 
   OrderedJson root_;
   std::string where_;
-  size_t work_ = 0;
+  size_t& work_;
 };
 
 }  // namespace sluice

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <set>
 
+#include "base/error.h"
+
 namespace sluice {
 namespace {
 
 constexpr size_t kMaxVisited = 8 * StackDfa::kMaxStacks;
+/// Work in steps, as measured: of a set of stacks, of each stack on the way to it, of a copy, and of memory.
+constexpr uint64_t kNodeWork = 50, kStackWork = 20, kCopyWork = 4, kBytesPerStep = 16;
 
 /// Whether `state` fits on a stack with `below` states below it; notes what that takes.
 bool fits(const Automaton& net, size_t below, uint32_t state, uint32_t room, uint32_t& need) {
@@ -33,25 +37,48 @@ size_t StackDfa::KeyHash::operator()(const std::vector<uint32_t>& key) const {
   return static_cast<size_t>(hash);
 }
 
-StackDfa::StackDfa(const Automaton& net) : net_(net) { intern({}); }
+StackDfa::StackDfa(const Automaton& net, std::string where) : net_(net), where_(std::move(where)) { intern({}); }
+
+void StackDfa::begin_work() {
+  work_ = 0;
+  begin_part();
+}
+
+void StackDfa::refuse() const {
+  fail("{}: too ambiguous: too many alternatives have to be followed at once to find the next token", where_);
+}
 
 uint32_t StackDfa::node(std::vector<Stack> stacks, uint32_t room) { return intern(close(std::move(stacks), room)); }
 
+void StackDfa::count_step(uint32_t from, uint8_t byte) {
+  const size_t at = place(from, byte);
+  if (steps_[at].to == kUnknown) {
+    const uint64_t before = work_;
+    const uint32_t to = find_step(from, byte);
+    steps_[at].to = to;
+    steps_[at].work = static_cast<uint32_t>(work_ - before);
+  } else {
+    add_work(steps_[at].work);
+  }
+  steps_[at].round = round_;
+}
+
 uint32_t StackDfa::find_step(uint32_t from, uint8_t byte) {
   std::vector<Stack> after;
-  for (const Stack& stack : nodes_[from].stacks)
+  for (const Stack& stack : nodes_[from].stacks) {
+    add_work(net_.bytes(stack.back()).size() / 4);
     for (const ByteEdge& e : net_.bytes(stack.back()))
       if (e.lo <= byte && byte <= e.hi) {
         after.push_back(stack);
         after.back().back() = e.to;
       }
-  const uint32_t to = node(std::move(after), nodes_[from].room);
-  next_[from * net_.num_classes + net_.byte_class[byte]] = to;
-  return to;
+  }
+  return node(std::move(after), nodes_[from].room);
 }
 
 /// Depth first, so that the first stack that reads on is found before any limit counts.
-StackDfa::Node StackDfa::close(std::vector<Stack> stacks, uint32_t room) const {
+StackDfa::Node StackDfa::close(std::vector<Stack> stacks, uint32_t room) {
+  add_work(kNodeWork);
   Node node;
   node.room = room;
   std::sort(stacks.begin(), stacks.end(), std::greater<>());
@@ -59,6 +86,7 @@ StackDfa::Node StackDfa::close(std::vector<Stack> stacks, uint32_t room) const {
   while (!stacks.empty()) {
     const Stack stack = std::move(stacks.back());
     stacks.pop_back();
+    add_work(kStackWork + stack.size() / 4);
     if (!fits(net_, stack.size() - 1, stack.back(), room, node.need) || !visited.insert(stack).second) continue;
     if (reads_on(stack, room)) node.stacks.push_back(stack);
     expand(stack, node, stacks);
@@ -70,8 +98,9 @@ StackDfa::Node StackDfa::close(std::vector<Stack> stacks, uint32_t room) const {
 }
 
 /// Adds to `more` what `stack` can become without reading.
-void StackDfa::expand(const Stack& stack, Node& node, std::vector<Stack>& more) const {
+void StackDfa::expand(const Stack& stack, Node& node, std::vector<Stack>& more) {
   const uint32_t top = stack.back();
+  add_work((net_.empties(top).size() + net_.calls(top).size()) * kCopyWork);
   for (const EmptyEdge& e : net_.empties(top)) {
     more.push_back(stack);
     more.back().back() = e.to;
@@ -106,27 +135,27 @@ uint32_t StackDfa::intern(Node node) {
     key.push_back(static_cast<uint32_t>(stack.size()));
     key.insert(key.end(), stack.begin(), stack.end());
   }
+  const size_t bytes =
+      2 * key.size() * sizeof(uint32_t) + node.stacks.size() * sizeof(Stack) + net_.num_classes * sizeof(Step) + 200;
+  add_work(bytes / kBytesPerStep);
   const auto [it, is_new] = index_.try_emplace(std::move(key), static_cast<uint32_t>(nodes_.size()));
   if (!is_new) {
     nodes_[it->second].need = std::max(nodes_[it->second].need, node.need);
     return it->second;
   }
-  size_ += 2 * it->first.size() * sizeof(uint32_t) + node.stacks.size() * sizeof(Stack) +
-           net_.num_classes * sizeof(uint32_t) + 200;
+  size_ += bytes;
   nodes_.push_back(std::move(node));
-  next_.resize(nodes_.size() * net_.num_classes, nodes_.size() == 1 ? kDead : kUnknown);
+  const bool is_dead = nodes_.size() == 1;
+  steps_.resize(nodes_.size() * net_.num_classes, {is_dead ? kDead : kUnknown, 0, 0});
   return it->second;
 }
 
-void StackDfa::shrink(std::span<uint32_t> keep) {
-  std::vector<Node> kept;
-  for (const uint32_t node : keep) kept.push_back(nodes_[node]);
+void StackDfa::clear() {
   nodes_.clear();
-  next_.clear();
+  steps_.clear();
   index_.clear();
-  size_ = 0;
+  size_ = work_ = 0;
   intern({});
-  for (size_t i = 0; i < keep.size(); ++i) keep[i] = intern(std::move(kept[i]));
 }
 
 }  // namespace sluice

@@ -1,12 +1,15 @@
 #include "grammar/token_masks.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string_view>
 #include <utility>
 
 namespace sluice {
 namespace {
+
+constexpr uint64_t kStateWork = 20;  // of noting where a text goes on, in steps
 
 void set_bit(std::span<uint64_t> mask, int32_t id) {
   mask[static_cast<size_t>(id) / 64] |= uint64_t{1} << (static_cast<size_t>(id) % 64);
@@ -49,6 +52,7 @@ struct TokenMasks::Reader {
       node = masks.dfa_.step(node, static_cast<uint8_t>(bytes[i]));
       if (masks.dfa_.returned(node)) returns.push_back(i + 1);
     }
+    masks.dfa_.add_work(masks.dfa_.stacks(node).size() * kStateWork);
     for (const Stack& upper : masks.dfa_.stacks(node)) {
       Stack whole = below;
       whole.insert(whole.end(), upper.begin(), upper.end());
@@ -66,10 +70,22 @@ struct TokenMasks::Reader {
   }
 };
 
-TokenMasks::TokenMasks(const Automaton& net, const TokenTrie& trie)
-    : net_(net), trie_(trie), dfa_(net), path_(trie.max_depth() + 1) {}
+TokenMasks::TokenMasks(const Automaton& net, const TokenTrie& trie, std::string where)
+    : net_(net), trie_(trie), dfa_(net, std::move(where)), path_(trie.max_depth() + 1) {}
+
+/// Of each call. Makes room for what it may add.
+void TokenMasks::begin() {
+  if (dfa_.is_full() || entry_bytes_ > kMaxEntryBytes) {
+    entries_.clear();
+    entry_bytes_ = 0;
+    dfa_.clear();
+  }
+  dfa_.begin_work();
+  ++calls_;
+}
 
 Position TokenMasks::start() {
+  begin();
   Reader reader{*this, {}};
   reader.read({net_.start}, 0);
   return reader.position();
@@ -87,15 +103,8 @@ std::vector<TokenMasks::Group> TokenMasks::groups(const Position& position) cons
   return out;
 }
 
-/// Empties what has been computed, except for these nodes.
-void TokenMasks::forget(std::span<uint32_t> keep) {
-  entries_.clear();
-  entry_bytes_ = 0;
-  dfa_.shrink(keep);
-}
-
 Position TokenMasks::after(const Position& position, int32_t id) {
-  if (dfa_.is_full()) forget({});
+  begin();
   Reader reader{*this, trie_.bytes(id)};
   for (const Stack& stack : position.stacks)
     for (const TokenEdge& e : net_.tokens(stack.back()))
@@ -113,11 +122,13 @@ Position TokenMasks::after(const Position& position, int32_t id) {
 }
 
 void TokenMasks::add_allowed(const Position& position, std::span<uint64_t> mask) {
+  begin();
   for (const Stack& stack : position.stacks)
     for (const TokenEdge& e : net_.tokens(stack.back()))
       if (net_.states[e.to].height <= room(stack.size() - 1)) set_bit(mask, e.id);
   for (const Group& group : groups(position)) {
     const std::shared_ptr<const Entry> found = entry(group);
+    dfa_.begin_part();
     for (size_t i = 0; i < found->mask.size(); ++i) mask[i] |= found->mask[i];
     add_below(group.below, found->returns, mask);
   }
@@ -130,15 +141,21 @@ std::shared_ptr<const TokenMasks::Entry> TokenMasks::entry(const Group& group) {
 }
 
 std::shared_ptr<const TokenMasks::Entry> TokenMasks::entry(const std::vector<Stack>& upper, uint32_t room) {
-  if (dfa_.is_full() || entry_bytes_ > kMaxEntryBytes) forget({});
   const uint32_t start = dfa_.node(upper, room);
-  if (const auto it = entries_.find(start); it != entries_.end()) return it->second;
+  if (const auto it = entries_.find(start); it != entries_.end()) {
+    if (std::exchange(it->second->call, calls_) != calls_) dfa_.add_work(it->second->work);
+    return it->second;
+  }
+  const uint64_t before = dfa_.work();
+  dfa_.begin_part();
   auto made = std::make_shared<Entry>();
   made->mask.resize((static_cast<size_t>(trie_.vocab_size()) + 63) / 64);
   path_[0] = start;
   made->need = walk(0, static_cast<uint32_t>(trie_.nodes().size()), 0, made->mask, made->returns);
+  made->work = dfa_.work() - before;
+  made->call = calls_;
   entry_bytes_ += made->mask.size() * sizeof(uint64_t) + made->returns.size() * sizeof(uint32_t) + 100;
-  entries_[path_[0]] = made;  // its number may have changed
+  entries_[start] = made;
   return made;
 }
 
@@ -151,7 +168,6 @@ uint32_t TokenMasks::walk(uint32_t first, uint32_t last, uint32_t depth, std::sp
   uint32_t need = dfa_.need(path_[depth]);
   for (uint32_t i = first; i < last;) {
     const TokenTrie::Node& node = nodes[i];
-    if (dfa_.is_full()) forget(std::span(path_).subspan(depth, node.depth - depth));
     const uint32_t to = dfa_.step(path_[node.depth - 1u], node.byte);
     if (to == StackDfa::kDead) {
       i = node.end;
@@ -168,19 +184,24 @@ uint32_t TokenMasks::walk(uint32_t first, uint32_t last, uint32_t depth, std::sp
 
 /// Goes on below an upper part that returned at these nodes of the trie.
 void TokenMasks::add_below(const Stack& below, const std::vector<uint32_t>& returns, std::span<uint64_t> mask) {
+  if (below.empty()) return;
   std::set<std::pair<size_t, uint32_t>> seen;  // parts of `below` by size, and nodes
   std::vector<std::pair<size_t, uint32_t>> open;
   for (const uint32_t at : returns) open.push_back({below.size(), at});
+  std::map<size_t, uint32_t> starts;  // by size: the part's node
   std::vector<uint32_t> more;
   while (!open.empty()) {
     const auto [size, at] = open.back();
     open.pop_back();
+    dfa_.add_work(kStateWork);
     if (size == 0 || !seen.insert({size, at}).second) continue;
     const size_t cut = upper_part(net_, below, size);
     const TokenTrie::Node& node = trie_.nodes()[at];
-    if (dfa_.is_full()) forget({});
-    path_[node.depth] = dfa_.node(
-        {{below.begin() + static_cast<ptrdiff_t>(cut), below.begin() + static_cast<ptrdiff_t>(size)}}, room(cut));
+    const auto [start, is_new] = starts.try_emplace(size);
+    if (is_new)
+      start->second = dfa_.node(
+          {{below.begin() + static_cast<ptrdiff_t>(cut), below.begin() + static_cast<ptrdiff_t>(size)}}, room(cut));
+    path_[node.depth] = start->second;
     if (dfa_.returned(path_[node.depth])) open.push_back({cut, at});
     more.clear();
     walk(at + 1, node.end, node.depth, mask, more);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -21,16 +22,23 @@ struct Position {
 /// A token is followed from the upper parts of stacks (grammar/stack_dfa.h); where a part returns, it goes on with the
 /// part below. The mask of an upper part is computed once, with the places in the trie where it returns. Not
 /// thread-safe.
+///
+/// Where very many alternatives go on side by side, as where a hundred patterns may be meant, sets of stacks grow into
+/// ever new ones, and a walk over the vocabulary would take seconds. The work of each call is bounded, at some 10 ms;
+/// beyond, it throws an Error "where: ...".
 class TokenMasks {
  public:
-  /// Both must outlive it.
-  TokenMasks(const Automaton& net, const TokenTrie& trie);
+  /// `net` and `trie` must outlive it. `where`: for messages.
+  TokenMasks(const Automaton& net, const TokenTrie& trie, std::string where);
 
   Position start();
   /// Sets the bits of the tokens that `position` allows.
   void add_allowed(const Position& position, std::span<uint64_t> mask);
   /// What the token leads to: nothing where it is not allowed.
   Position after(const Position& position, int32_t id);
+
+  /// Memory for what is kept, about.
+  size_t bytes() const { return dfa_.bytes() + entry_bytes_; }
 
  private:
   /// Stacks with the same lower part.
@@ -42,12 +50,15 @@ class TokenMasks {
     std::vector<uint64_t> mask;
     std::vector<uint32_t> returns;  // nodes of the trie after which the upper part has returned
     uint32_t need = 0;
+    uint64_t work = 0;  // of making it
+    uint64_t call = 0;  // of begin(), in which that was counted last
   };
   struct Reader;
 
   static constexpr size_t kMaxStacks = 2 * StackDfa::kMaxStacks;
-  static constexpr size_t kMaxEntryBytes = size_t{16} << 20;
+  static constexpr size_t kMaxEntryBytes = size_t{8} << 20;
 
+  void begin();
   std::vector<Group> groups(const Position& position) const;
   uint32_t room(size_t below) const { return Automaton::kMaxHeight - static_cast<uint32_t>(below); }
   std::shared_ptr<const Entry> entry(const Group& group);
@@ -55,13 +66,13 @@ class TokenMasks {
   uint32_t walk(uint32_t first, uint32_t last, uint32_t depth, std::span<uint64_t> mask,
                 std::vector<uint32_t>& returns);
   void add_below(const Stack& below, const std::vector<uint32_t>& returns, std::span<uint64_t> mask);
-  void forget(std::span<uint32_t> keep);
 
   const Automaton& net_;
   const TokenTrie& trie_;
   StackDfa dfa_;
-  std::unordered_map<uint32_t, std::shared_ptr<const Entry>> entries_;  // by node of dfa_
+  std::unordered_map<uint32_t, std::shared_ptr<Entry>> entries_;  // by node of dfa_
   size_t entry_bytes_ = 0;
+  uint64_t calls_ = 0;          // of begin()
   std::vector<uint32_t> path_;  // of walk(): the node of dfa_ by depth in the trie
 };
 

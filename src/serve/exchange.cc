@@ -95,7 +95,8 @@ void Exchange::end_text(size_t index, const RequestResult& result) {
   const std::lock_guard lock(mutex_);
   const bool failed = result.finish == Finish::failed, late = result.finish == Finish::expired;
   const bool cut = result.finish == Finish::cancelled;
-  if (failed && !failure_) failure_ = ApiError(500, "server_error", result.error);
+  if (failed && !failure_)
+    failure_ = result.is_mistake ? invalid_param(result.error) : ApiError(500, "server_error", result.error);
   if (late && !failure_)
     failure_ =
         ApiError(503, "unavailable_error",

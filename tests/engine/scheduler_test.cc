@@ -461,7 +461,7 @@ TEST(Scheduler, ConstraintsAreKept) {
       EXPECT_EQ(finish, i == 0 ? Finish::stop_id : i == 1 ? Finish::failed : i < 4 ? Finish::max_tokens : finish);
       if (i < 2) {
         EXPECT_EQ(got.tokens.size(), i == 0 ? 11u : 7u);
-        EXPECT_EQ(got.result->error, i == 0 ? "" : "no such thing");
+        EXPECT_EQ(got.result->error + (got.result->is_mistake ? "!" : ""), i == 0 ? "" : "no such thing!");
       }
       if (i >= 4 && finish == Finish::stop_id) {
         EXPECT_FALSE(got.tokens.empty());

@@ -75,6 +75,7 @@ class FakeTexts final : public TextSource {
   size_t most_waiting = 100;
   bool held = false;                         // nothing is written until release()
   Finish ending = Finish::stop_id;           // of a text that is written in full
+  std::string mistake{};                     // why, where that is failed
   std::chrono::milliseconds cancel_time{0};  // that cancel() takes, while the text ends already
 
   FakeTexts() : thread_([this] { run(); }) {}
@@ -152,6 +153,8 @@ class FakeTexts final : public TextSource {
     result.prompt_tokens = static_cast<int64_t>(r.prompt.size());
     result.cached_tokens = result.prompt_tokens / 2;
     result.finish = ending;
+    result.error = mistake;
+    result.is_mistake = !mistake.empty();
     if (r.prompt_logprobs) {
       std::vector<TokenLogprobs> of_prompt;
       for (size_t i = 1; i < r.prompt.size(); ++i) of_prompt.push_back(logprobs(r.prompt[i]));

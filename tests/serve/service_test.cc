@@ -205,6 +205,16 @@ TEST_F(ServiceTest, FillInTheMiddle) {
   EXPECT_GT(texts_.requests[0].prompt.size(), 20u);
 }
 
+/// As of a schema that turns out to be too ambiguous.
+TEST_F(ServiceTest, MistakesThatShowWhileTheTextIsWritten) {
+  texts_.ending = Finish::failed;
+  EXPECT_EQ(refusal(post("/v1/chat/completions", chat_body("")), 500)["type"], "server_error");
+  texts_.mistake = "schema: too ambiguous";
+  const Json e = refusal(post("/v1/chat/completions", chat_body("")), 400);
+  EXPECT_EQ(e["param"], "schema");
+  EXPECT_EQ(e["type"], "invalid_request_error");
+}
+
 TEST_F(ServiceTest, ContextLength) {
   for (const char* path : {"/v1/completions", "/completions"}) {
     const Json e = refusal(post(path, R"({"prompt": ")" + std::string(4000, 'a') + "\"}"), 400);

@@ -1,13 +1,17 @@
 #include "serve/answer_grammar.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "base/error.h"
 #include "serve/api_error.h"
 
 namespace sluice {
 namespace {
 
-/// Each may hold some tens of MiB of masks.
-constexpr size_t kMostGrammars = 8;
+/// Of all functions of a request together, a second: two threads do this for all requests.
+constexpr size_t kMostCallWork = 8 * kMaxGrammarWork;
+constexpr size_t kMostEntries = 1024;
 
 constexpr const char* kThinkEnd = "</think>";
 constexpr const char* kCallEnd = "<｜tool▁call▁end｜>";
@@ -33,67 +37,192 @@ GrammarPart formatted_answer(const ResponseFormat& format, bool thinking, const 
                                 GrammarPart::repeat(GrammarPart::literal("\n"), 0, 2), std::move(json)});
 }
 
-/// The arguments of one function: by its schema, or any object where the schema asks for more than can be guaranteed
-/// and the client does not insist on it (`strict`).
-GrammarPart arguments_of(const OrderedJson& function) {
-  const Fields fields(function, "tools");
-  const OrderedJson* schema = fields.find("parameters");
-  if (!schema) return GrammarPart::json_object();
-  GrammarPart part = GrammarPart::json(json_text(*schema));
-  try {
-    const Grammar tried(part, "tools");
-    return part;
-  } catch (const Error&) {
-    if (fields.boolean("strict").value_or(false)) throw;
-    return GrammarPart::json_object();
+/// One text under a grammar.
+class GrammarConstraint final : public TokenConstraint {
+ public:
+  explicit GrammarConstraint(Constraint begin) : constraint_(std::move(begin)) {}
+  void mask(std::span<uint64_t> allowed) override { constraint_.allowed(allowed); }
+  void accept(int32_t id) override { check(constraint_.accept(id), "grammar: expected an allowed token"); }
+  bool can_end() const override { return constraint_.can_end(); }
+
+ private:
+  Constraint constraint_;
+};
+
+/// The functions of which one is to be called.
+struct Calls {
+  struct Function {
+    std::string head;  // its name, and the text up to its arguments
+    std::shared_ptr<TokenGrammar> arguments;
+  };
+  std::optional<Constraint> heads;  // at the beginning
+  std::vector<Function> functions;
+};
+
+/// One text that calls one of several functions. The grammar of the arguments is chosen when the name is known: all
+/// functions in one grammar would be compiled anew for every other set of them, and be too large sooner.
+class CallConstraint final : public TokenConstraint {
+ public:
+  CallConstraint(std::shared_ptr<const Calls> calls, const TokenTrie& trie)
+      : calls_(std::move(calls)), trie_(trie), constraint_(*calls_->heads) {}
+
+  void mask(std::span<uint64_t> allowed) override { constraint_.allowed(allowed); }
+  void accept(int32_t id) override {
+    check(constraint_.accept(id), "grammar: expected an allowed token");
+    if (in_arguments_) return;
+    head_ += trie_.bytes(id);
+    if (constraint_.can_end()) begin_arguments();
   }
+  bool can_end() const override { return in_arguments_ && constraint_.can_end(); }
+
+ private:
+  void begin_arguments() {
+    const auto& functions = calls_->functions;
+    const auto called =
+        std::find_if(functions.begin(), functions.end(), [&](const Calls::Function& f) { return f.head == head_; });
+    check(called != functions.end(), "grammar: expected the name of a function");
+    constraint_ = Constraint(called->arguments);
+    in_arguments_ = true;
+  }
+
+  const std::shared_ptr<const Calls> calls_;
+  const TokenTrie& trie_;
+  Constraint constraint_;
+  std::string head_;
+  bool in_arguments_ = false;
+};
+
+/// Makes the grammars of a call that begins in the prompt.
+class CallGrammars {
+ public:
+  CallGrammars(const AnswerFormat& format, const ServedModel& model, GrammarCache& cache)
+      : fenced_(format.begun_call.find(kFencedCall) != std::string::npos), model_(model), cache_(cache) {}
+
+  /// The arguments of one function, and the end of the call: by its schema, or any object where the schema asks for
+  /// more than can be guaranteed and the client does not insist on it (`strict`).
+  std::shared_ptr<TokenGrammar> arguments(const OrderedJson& function) {
+    const Fields fields(function, "tools");
+    const OrderedJson* schema = fields.find("parameters");
+    if (!schema) return any_object();
+    const bool strict = fields.boolean("strict").value_or(false);
+    const std::string text = json_text(*schema);
+    try {
+      if (work_ > kMostCallWork) fail("tools: the schemas together are too intricate");
+      return get("schema " + text, GrammarPart::json(text));
+    } catch (const Error&) {
+      if (strict) throw;
+      return any_object();
+    }
+  }
+
+  /// Any of the functions, from its name on.
+  Calls calls(const OrderedJson& tools) {
+    Calls calls;
+    std::vector<GrammarPart> heads;
+    std::string key = fmt::format("heads {}", fenced_);
+    for (const OrderedJson& tool : tools) {
+      const OrderedJson& function = tool.at("function");
+      const std::string head = function.at("name").get<std::string>() + (fenced_ ? "\n```json\n" : "");
+      calls.functions.push_back({head, arguments(function)});
+      heads.push_back(GrammarPart::literal(head));
+      key += "\n" + head;
+    }
+    GrammarPart part = GrammarPart::choice(std::move(heads));
+    if (!fenced_) part = GrammarPart::sequence({std::move(part), token("<｜tool▁sep｜>")});
+    calls.heads.emplace(cache_.get(key, model_, part, "tools", work_));
+    return calls;
+  }
+
+ private:
+  GrammarPart token(const char* text) const { return GrammarPart::token(need_token(model_, text, "tool_choice")); }
+  std::shared_ptr<TokenGrammar> any_object() { return get("any", GrammarPart::json_object()); }
+
+  std::shared_ptr<TokenGrammar> get(const std::string& key, GrammarPart json) {
+    std::vector<GrammarPart> parts = {std::move(json)};
+    if (fenced_) parts.push_back(GrammarPart::literal("\n```"));
+    parts.push_back(token(kCallEnd));
+    parts.push_back(token(kCallsEnd));
+    return cache_.get(fmt::format("arguments {} {}", fenced_, key), model_, GrammarPart::sequence(std::move(parts)),
+                      "tools", work_);
+  }
+
+  const bool fenced_;
+  const ServedModel& model_;
+  GrammarCache& cache_;
+  size_t work_ = 0;  // of compiling all of them
+};
+
+ConstraintMaker under(std::shared_ptr<TokenGrammar> grammar) {
+  return [begin = Constraint(std::move(grammar))] { return std::make_unique<GrammarConstraint>(begin); };
 }
 
 /// What follows the beginning of a call that stands in the prompt already: its name, unless that is there too, and its
 /// arguments.
-GrammarPart demanded_call(const ChatRequest& chat, const AnswerFormat& format, const ServedModel& model) {
-  const bool fenced = format.begun_call.find(kFencedCall) != std::string::npos;
-  const bool named = chat.tool_choice.kind == ToolChoice::Kind::function;
-  std::vector<GrammarPart> calls;
-  for (const OrderedJson& tool : chat.tools) {
-    const OrderedJson& function = tool.at("function");
-    const auto& name = function.at("name").get_ref<const std::string&>();
-    if (named && name != chat.tool_choice.function) continue;
-    std::vector<GrammarPart> parts;
-    if (!named) parts.push_back(GrammarPart::literal(name + (fenced ? "\n```json\n" : "")));
-    if (!named && !fenced) parts.push_back(GrammarPart::token(need_token(model, "<｜tool▁sep｜>", "tool_choice")));
-    parts.push_back(arguments_of(function));
-    if (fenced) parts.push_back(GrammarPart::literal("\n```"));
-    calls.push_back(GrammarPart::sequence(std::move(parts)));
+ConstraintMaker demanded_call(const ChatRequest& chat, const AnswerFormat& format, const ServedModel& model,
+                              GrammarCache& cache) {
+  CallGrammars grammars(format, model, cache);
+  if (chat.tool_choice.kind == ToolChoice::Kind::function) {
+    const auto called = std::find_if(chat.tools.begin(), chat.tools.end(), [&](const OrderedJson& tool) {
+      return tool.at("function").at("name") == chat.tool_choice.function;
+    });
+    return under(grammars.arguments(called->at("function")));
   }
-  return GrammarPart::sequence({GrammarPart::choice(std::move(calls)),
-                                GrammarPart::token(need_token(model, kCallEnd, "tool_choice")),
-                                GrammarPart::token(need_token(model, kCallsEnd, "tool_choice"))});
+  return [calls = std::make_shared<const Calls>(grammars.calls(chat.tools)), trie = model.trie] {
+    return std::make_unique<CallConstraint>(calls, *trie);
+  };
 }
 
 }  // namespace
 
-std::shared_ptr<TokenGrammar> GrammarCache::get(const std::string& key, const ServedModel& model,
-                                                const GrammarPart& part, const std::string& where) {
-  {
-    const std::lock_guard lock(mutex_);
-    for (auto it = recent_.begin(); it != recent_.end(); ++it)
-      if (it->first == key) {
-        recent_.splice(recent_.begin(), recent_, it);
-        return it->second;
-      }
-  }
-  // Two requests of a new schema at once compile it twice, which is better than one waiting for the other's.
-  auto grammar =
-      std::make_shared<TokenGrammar>(std::make_shared<const Grammar>(part, where), model.trie, model.defaults.stop_ids);
-  const std::lock_guard lock(mutex_);
-  recent_.emplace_front(key, grammar);
-  if (recent_.size() > kMostGrammars) recent_.pop_back();
-  return grammar;
+std::shared_ptr<TokenGrammar> GrammarCache::result(const Entry& entry, size_t& work) {
+  work += entry.work;
+  if (!entry.grammar) throw Error(entry.error);
+  return entry.grammar;
 }
 
-std::shared_ptr<TokenGrammar> answer_grammar(const ChatCompletion& request, const AnswerFormat& format,
-                                             const ServedModel& model, GrammarCache& cache) {
+std::shared_ptr<TokenGrammar> GrammarCache::get(const std::string& key, const ServedModel& model,
+                                                const GrammarPart& part, const std::string& where, size_t& work) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = std::find_if(recent_.begin(), recent_.end(), [&](const Entry& e) { return e.key == key; });
+    if (known != recent_.end()) {
+      recent_.splice(recent_.begin(), recent_, known);
+      trim();
+      return result(recent_.front(), work);
+    }
+  }
+  // Two requests of a new schema at once compile it twice, which is better than one waiting for the other's.
+  Entry entry{key, nullptr, {}, 0};
+  try {
+    entry.grammar = std::make_shared<TokenGrammar>(std::make_shared<const Grammar>(part, where, &entry.work),
+                                                   model.trie, model.defaults.stop_ids);
+  } catch (const Error& e) {  // worth remembering too: finding it out takes as long
+    entry.error = e.what();
+  }
+  const std::lock_guard lock(mutex_);
+  recent_.push_front(entry);
+  trim();
+  return result(entry, work);
+}
+
+/// Grammars grow while they are used.
+void GrammarCache::trim() {
+  while (recent_.size() > kMostEntries || (recent_.size() > 1 && locked_bytes() > most_bytes_)) recent_.pop_back();
+}
+
+size_t GrammarCache::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return locked_bytes();
+}
+
+size_t GrammarCache::locked_bytes() const {
+  size_t bytes = 0;
+  for (const Entry& e : recent_) bytes += sizeof e + e.key.size() + (e.grammar ? e.grammar->bytes() : 0);
+  return bytes;
+}
+
+ConstraintMaker answer_constraint(const ChatCompletion& request, const AnswerFormat& format, const ServedModel& model,
+                                  GrammarCache& cache) {
   using Choice = ToolChoice::Kind;
   const ChatRequest& chat = request.chat;
   const bool formatted = request.format.kind != ResponseFormat::Kind::text;
@@ -106,20 +235,16 @@ std::shared_ptr<TokenGrammar> answer_grammar(const ChatCompletion& request, cons
       const bool thinking = is_thinking(format);
       const std::string key =
           fmt::format("format {} {} {}", static_cast<int>(request.format.kind), thinking, request.format.schema);
-      return cache.get(key, model, formatted_answer(request.format, thinking, model),
-                       "response_format.json_schema.schema");
+      size_t work = 0;
+      return under(cache.get(key, model, formatted_answer(request.format, thinking, model),
+                             "response_format.json_schema.schema", work));
     }
-    if (!format.begun_call.empty() && format.tools == ToolSyntax::deepseek) {
-      const std::string key =
-          fmt::format("call {} {} {}", format.begun_call, chat.tool_choice.function, json_text(chat.tools));
-      return cache.get(key, model, demanded_call(chat, format, model), "tools");
-    }
+    if (!format.begun_call.empty() && format.tools == ToolSyntax::deepseek)
+      return demanded_call(chat, format, model, cache);
   } catch (const Error& e) {
     throw invalid_param(e.what());
   }
-  return nullptr;
+  return {};
 }
-
-void GrammarConstraint::accept(int32_t id) { check(constraint_.accept(id), "grammar: expected an allowed token"); }
 
 }  // namespace sluice

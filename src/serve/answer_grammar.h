@@ -1,10 +1,10 @@
 // Answers that are held to a form: JSON by a schema, and the arguments of a call that the request demands.
 #pragma once
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "grammar/constraint.h"
@@ -13,34 +13,45 @@
 
 namespace sluice {
 
-/// Compiled grammars, the ones used last. Any thread.
+/// Compiled grammars, the ones used last, with the masks that were found for them. Any thread.
 class GrammarCache {
  public:
-  /// The grammar of `part` for the model's tokens, compiled unless it is there under `key`, which must name part and
-  /// model completely. Throws Error as Grammar does, which names `where`.
+  /// Keeps at most so many bytes, besides the grammar used last.
+  explicit GrammarCache(size_t most_bytes = size_t{128} << 20) : most_bytes_(most_bytes) {}
+
+  /// The grammar of `part`, which ends with one of the tokens `end_ids`; compiled unless it is there under `key`, which
+  /// must name part, trie and end_ids completely. `work` grows by what compiling it took, also where it was there.
+  /// Throws Error as Grammar does, which names `where`.
   std::shared_ptr<TokenGrammar> get(const std::string& key, const ServedModel& model, const GrammarPart& part,
-                                    const std::string& where);
+                                    const std::string& where, size_t& work);
+
+  /// Memory of all, about.
+  size_t bytes() const;
 
  private:
-  std::mutex mutex_;
-  std::list<std::pair<std::string, std::shared_ptr<TokenGrammar>>> recent_;  // the latest first
+  struct Entry {
+    std::string key;
+    std::shared_ptr<TokenGrammar> grammar;  // or none: it is not possible
+    std::string error;
+    size_t work = 0;
+  };
+  using Entries = std::list<Entry>;
+
+  static std::shared_ptr<TokenGrammar> result(const Entry& entry, size_t& work);
+  size_t locked_bytes() const;
+  void trim();
+
+  const size_t most_bytes_;
+  mutable std::mutex mutex_;
+  Entries recent_;  // the latest first
 };
 
-/// What the answer to `request` is held to, or null. `format` comes with its prompt. Throws ApiError for schemas and
+/// Makes the constraint of one text; empty: there is none.
+using ConstraintMaker = std::function<std::unique_ptr<TokenConstraint>()>;
+
+/// What the answer to `request` is held to. `format` comes with its prompt. Throws ApiError for schemas and
 /// combinations that cannot be guaranteed.
-std::shared_ptr<TokenGrammar> answer_grammar(const ChatCompletion& request, const AnswerFormat& format,
-                                             const ServedModel& model, GrammarCache& cache);
-
-/// One text under a grammar.
-class GrammarConstraint final : public TokenConstraint {
- public:
-  explicit GrammarConstraint(std::shared_ptr<TokenGrammar> grammar) : constraint_(std::move(grammar)) {}
-  void mask(std::span<uint64_t> allowed) override { constraint_.allowed(allowed); }
-  void accept(int32_t id) override;
-  bool can_end() const override { return constraint_.can_end(); }
-
- private:
-  Constraint constraint_;
-};
+ConstraintMaker answer_constraint(const ChatCompletion& request, const AnswerFormat& format, const ServedModel& model,
+                                  GrammarCache& cache);
 
 }  // namespace sluice

@@ -105,9 +105,9 @@ void Service::model(const Call& call) {
 void Service::metrics(const Call& call) {
   const ServedModel* model = model_;
   const size_t connections = options_.connections ? options_.connections() : 0;
-  if (!model) return send(call, {200, kMetricsType, metrics_.text("", nullptr, connections)});
+  if (!model) return send(call, {200, kMetricsType, metrics_.text("", nullptr, connections, grammars_.bytes())});
   const SchedulerStats stats = model->texts->stats();
-  send(call, {200, kMetricsType, metrics_.text(model->names.front(), &stats, connections)});
+  send(call, {200, kMetricsType, metrics_.text(model->names.front(), &stats, connections, grammars_.bytes())});
 }
 
 void Service::tokenize(const Call& call) {

@@ -138,7 +138,8 @@ void Metrics::response(int status) {
   ++responses_[std::min<size_t>(static_cast<size_t>(status / 100), responses_.size() - 1)];
 }
 
-std::string Metrics::text(const std::string& model, const SchedulerStats* stats, size_t connections) const {
+std::string Metrics::text(const std::string& model, const SchedulerStats* stats, size_t connections,
+                          size_t grammar_bytes) const {
   const std::string labels = "model_name=" + quoted(model);
   std::string out;
   if (stats) write_scheduler(out, *stats, labels);
@@ -146,6 +147,8 @@ std::string Metrics::text(const std::string& model, const SchedulerStats* stats,
   write_counts(out, labels);
   describe(out, "http_connections", "gauge", "Open connections.");
   sample(out, "http_connections", labels, static_cast<double>(connections));
+  describe(out, "grammar_cache_bytes", "gauge", "Memory of compiled grammars, for schemas that may come again.");
+  sample(out, "grammar_cache_bytes", labels, static_cast<double>(grammar_bytes));
   write_histograms(out, labels);
   return out;
 }

@@ -41,8 +41,10 @@ class Metrics {
   /// A response of that status.
   void response(int status);
 
-  /// Prometheus' text format. `stats` of the scheduler; null while the model is being loaded.
-  std::string text(const std::string& model, const SchedulerStats* stats, size_t connections) const;
+  /// Prometheus' text format. `stats` of the scheduler; null while the model is being loaded. `grammar_bytes`: memory
+  /// of compiled grammars.
+  std::string text(const std::string& model, const SchedulerStats* stats, size_t connections,
+                   size_t grammar_bytes) const;
 
  private:
   void write_histograms(std::string& out, const std::string& labels) const;

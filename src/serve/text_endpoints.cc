@@ -108,7 +108,7 @@ PreparedTexts prepare_chat(const OrderedJson& body, const ServedModel& model, Gr
   }
   const std::vector<int32_t>& ids = prompt.ids;
   check_length(ids, model, "messages");
-  const std::shared_ptr<TokenGrammar> grammar = answer_grammar(c, prompt.answer, model, grammars);
+  const ConstraintMaker constraint = answer_constraint(c, prompt.answer, model, grammars);
 
   PreparedTexts p;
   p.stream = c.text.stream;
@@ -116,7 +116,7 @@ PreparedTexts prepare_chat(const OrderedJson& body, const ServedModel& model, Gr
   for (int64_t i = 0; i < c.text.num_texts; ++i) {
     Request r = text_of(c.text, ids, i);
     r.top_logprobs = c.top_logprobs;
-    if (grammar) r.constraint = std::make_unique<GrammarConstraint>(grammar);
+    if (constraint) r.constraint = constraint();
     p.requests.push_back(std::move(r));
   }
   p.writer = std::make_unique<ChatWriter>(

@@ -2,16 +2,37 @@
 
 #include <fmt/format.h>
 
+#include "serve/kept_logprobs.h"
+#include "serve/response_text.h"
+
 namespace sluice {
 namespace {
 
 using Kind = AnswerEvent::Kind;
+
+constexpr const char* kEvent = "chat.completion.chunk";
 
 OrderedJson logprob_entry(const Tokenizer& tokenizer, const TokenLogprob& t) {
   const std::string_view bytes = tokenizer.token_bytes(t.id);
   OrderedJson numbers = OrderedJson::array();
   for (const char c : bytes) numbers.push_back(static_cast<uint8_t>(c));
   return {{"token", shown_token(bytes)}, {"logprob", finite_logprob(t.logprob)}, {"bytes", std::move(numbers)}};
+}
+
+/// A token with its alternatives.
+OrderedJson token_entry(const Tokenizer& tokenizer, const TokenLogprobs& t) {
+  OrderedJson entry = logprob_entry(tokenizer, t.token);
+  OrderedJson top = OrderedJson::array();
+  for (const TokenLogprob& other : t.top) top.push_back(logprob_entry(tokenizer, other));
+  entry["top_logprobs"] = std::move(top);
+  return entry;
+}
+
+/// `logprobs` as text.
+std::string choice_text(size_t index, const char* key, const OrderedJson& what, const std::string& logprobs,
+                        const char* finish_reason) {
+  return fmt::format(R"({{"index":{},"{}":{},"logprobs":{},"finish_reason":{}}})", index, key, json_text(what),
+                     logprobs, finish_reason ? json_text(finish_reason) : "null");
 }
 
 OrderedJson function_of(const std::string& name, const std::string& arguments) {
@@ -21,7 +42,7 @@ OrderedJson function_of(const std::string& name, const std::string& arguments) {
 }  // namespace
 
 ChatWriter::ChatWriter(const Tokenizer& tokenizer, ChatWriterOptions options)
-    : tokenizer_(tokenizer), options_(std::move(options)), frame_(chunk(nullptr), "choices") {
+    : tokenizer_(tokenizer), options_(std::move(options)) {
   answers_.reserve(options_.num_texts);
   for (size_t i = 0; i < options_.num_texts; ++i)
     answers_.push_back({AnswerParser(tokenizer, options_.format, options_.stops)});
@@ -64,7 +85,7 @@ void ChatWriter::apply(size_t index, const AnswerEvents& events, std::string& ou
       delta = {{"content", nullptr}, {"reasoning_content", e.text}};
     }
     if (options_.head.stream) {
-      put(index, std::move(delta), out);
+      put(index, delta, out);
     } else if (e.kind != Kind::tool_call) {
       (e.kind == Kind::content ? a.content : a.reasoning) += e.text;
     }
@@ -87,52 +108,42 @@ OrderedJson ChatWriter::add_call(Answer& a, const AnswerEvent& e) {
 void ChatWriter::note_logprobs(Answer& a, const TokenLogprobs& t) {
   const Kind section = a.parser.section();
   if (section == Kind::tool_call) return;
-  OrderedJson entry = logprob_entry(tokenizer_, t.token);
-  OrderedJson top = OrderedJson::array();
-  for (const TokenLogprob& other : t.top) top.push_back(logprob_entry(tokenizer_, other));
-  entry["top_logprobs"] = std::move(top);
-  (section == Kind::content ? a.logprobs.content : a.logprobs.reasoning).push_back(std::move(entry));
+  count_logprobs(kept_logprobs_, t);
+  (section == Kind::content ? a.logprobs.content : a.logprobs.reasoning).push_back(t);
 }
 
-OrderedJson ChatWriter::take_logprobs(Answer& a) {
-  if (!options_.logprobs) return nullptr;
-  Logprobs l = std::exchange(a.logprobs, {});
-  OrderedJson out = {{"content", std::move(l.content)}, {"refusal", nullptr}};
-  if (!l.reasoning.empty()) out["reasoning_content"] = std::move(l.reasoning);
-  return out;
+/// As text: as JSON values they would take a hundred times the memory.
+std::string ChatWriter::take_logprobs(Answer& a) {
+  if (!options_.logprobs) return "null";
+  const Logprobs l = std::exchange(a.logprobs, {});
+  for (const auto* tokens : {&l.content, &l.reasoning})
+    for (const TokenLogprobs& t : *tokens) kept_logprobs_ -= 1 + t.top.size();
+  std::string out = R"({"content":)" + list_of(l.content) + R"(,"refusal":null)";
+  if (!l.reasoning.empty()) out += R"(,"reasoning_content":)" + list_of(l.reasoning);
+  return out + "}";
+}
+
+std::string ChatWriter::list_of(const std::vector<TokenLogprobs>& tokens) const {
+  std::string out = "[";
+  for (const TokenLogprobs& t : tokens) {
+    if (out.size() > 1) out += ',';
+    out += json_text(token_entry(tokenizer_, t));
+  }
+  return out + "]";
 }
 
 /// One event of a stream; the first of each answer is preceded by one that tells its role.
-void ChatWriter::put(size_t index, OrderedJson delta, std::string& out, const char* finish_reason) {
+void ChatWriter::put(size_t index, const OrderedJson& delta, std::string& out, const char* finish_reason) {
   Answer& a = answers_[index];
-  const auto choice = [&](OrderedJson what, OrderedJson logprobs, OrderedJson finish) {
-    return OrderedJson::array({{{"index", index},
-                                {"delta", std::move(what)},
-                                {"logprobs", std::move(logprobs)},
-                                {"finish_reason", std::move(finish)}}});
-  };
   if (!std::exchange(a.begun, true))
-    out += frame_.event(choice({{"role", "assistant"}, {"content", ""}}, nullptr, nullptr));
-  OrderedJson finish = nullptr;
-  if (finish_reason) finish = finish_reason;
-  out += frame_.event(choice(std::move(delta), take_logprobs(a), std::move(finish)));
-}
-
-OrderedJson ChatWriter::chunk(OrderedJson choices) const {
-  const ResponseHead& h = options_.head;
-  OrderedJson c = {{"id", h.id},       {"object", "chat.completion.chunk"}, {"created", h.created},
-                   {"model", h.model}, {"system_fingerprint", nullptr},     {"choices", std::move(choices)}};
-  if (h.include_usage) c["usage"] = nullptr;
-  return c;
+    out += event_text(options_.head, kEvent,
+                      choice_text(index, "delta", {{"role", "assistant"}, {"content", ""}}, "null", nullptr), "null");
+  out += event_text(options_.head, kEvent, choice_text(index, "delta", delta, take_logprobs(a), finish_reason), "null");
 }
 
 void ChatWriter::end(std::string& out) {
   if (!options_.head.stream) return;
-  if (options_.head.include_usage) {
-    OrderedJson last = chunk(OrderedJson::array());
-    last["usage"] = usage_.json();
-    out += json_event(last);
-  }
+  if (options_.head.include_usage) out += event_text(options_.head, kEvent, "", json_text(usage_.json()));
   out += kDoneEvent;
 }
 
@@ -147,20 +158,13 @@ OrderedJson ChatWriter::message(const Answer& a) const {
 }
 
 std::string ChatWriter::body() {
-  OrderedJson choices = OrderedJson::array();
-  for (size_t i = 0; i < answers_.size(); ++i)
-    choices.push_back({{"index", i},
-                       {"message", message(answers_[i])},
-                       {"logprobs", take_logprobs(answers_[i])},
-                       {"finish_reason", answers_[i].finish_reason}});
-  const ResponseHead& h = options_.head;
-  return json_text({{"id", h.id},
-                    {"object", "chat.completion"},
-                    {"created", h.created},
-                    {"model", h.model},
-                    {"system_fingerprint", nullptr},
-                    {"choices", std::move(choices)},
-                    {"usage", usage_.json()}});
+  std::string choices;
+  for (size_t i = 0; i < answers_.size(); ++i) {
+    Answer& a = answers_[i];
+    if (i > 0) choices += ',';
+    choices += choice_text(i, "message", message(a), take_logprobs(a), a.finish_reason.c_str());
+  }
+  return response_text(options_.head, "chat.completion", choices, json_text(usage_.json()));
 }
 
 }  // namespace sluice

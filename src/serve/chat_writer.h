@@ -34,7 +34,7 @@ class ChatWriter final : public ResponseWriter {
     std::string id, name, arguments;
   };
   struct Logprobs {  // of tokens by the section that they belong to
-    OrderedJson content = OrderedJson::array(), reasoning = OrderedJson::array();
+    std::vector<TokenLogprobs> content{}, reasoning{};
   };
   struct Answer {
     AnswerParser parser;
@@ -48,15 +48,15 @@ class ChatWriter final : public ResponseWriter {
   void apply(size_t index, const AnswerEvents& events, std::string& out);
   OrderedJson add_call(Answer& answer, const AnswerEvent& event);
   void note_logprobs(Answer& answer, const TokenLogprobs& logprobs);
-  OrderedJson take_logprobs(Answer& answer);
-  void put(size_t index, OrderedJson delta, std::string& out, const char* finish_reason = nullptr);
-  OrderedJson chunk(OrderedJson choices) const;
+  std::string take_logprobs(Answer& answer);
+  void put(size_t index, const OrderedJson& delta, std::string& out, const char* finish_reason = nullptr);
   OrderedJson message(const Answer& answer) const;
+  std::string list_of(const std::vector<TokenLogprobs>& tokens) const;
 
   const Tokenizer& tokenizer_;
   const ChatWriterOptions options_;
-  const EventFrame frame_;  // around the choices of an event
   std::vector<Answer> answers_;
+  size_t kept_logprobs_ = 0;
   Usage usage_;
 };
 

@@ -4,8 +4,13 @@
 
 #include <algorithm>
 
+#include "serve/kept_logprobs.h"
+#include "serve/response_text.h"
+
 namespace sluice {
 namespace {
+
+constexpr const char* kObject = "text_completion";
 
 int64_t num_characters(std::string_view utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
@@ -23,7 +28,7 @@ std::string token_name(std::string_view bytes) {
 
 CompletionWriter::CompletionWriter(const Tokenizer& tokenizer, std::vector<std::vector<int32_t>> prompts,
                                    CompletionWriterOptions options)
-    : tokenizer_(tokenizer), prompts_(std::move(prompts)), options_(std::move(options)), frame_(chunk(), "choices") {
+    : tokenizer_(tokenizer), prompts_(std::move(prompts)), options_(std::move(options)) {
   const size_t num_texts = prompts_.size() * options_.texts_per_prompt;
   for (size_t i = 0; i < num_texts; ++i)
     texts_.push_back({.stream = TextStream(tokenizer, options_.stops), .noted = TokenText(tokenizer)});
@@ -63,17 +68,9 @@ void CompletionWriter::finished(size_t index, const RequestResult& result, std::
 }
 
 void CompletionWriter::note(Text& t, int32_t id, const TokenLogprobs* l) {
-  t.logprobs.tokens.push_back(token_name(tokenizer_.token_bytes(id)));
-  t.logprobs.text_offset.push_back(t.offset);
+  t.logprobs.push_back({l ? *l : TokenLogprobs{{id, 0}, {}}, l != nullptr, t.offset});
+  count_logprobs(kept_logprobs_, t.logprobs.back().logprobs);
   t.offset += num_characters(t.noted.push(id));
-  OrderedJson top = nullptr;
-  if (l) {
-    top = OrderedJson::object();
-    for (const TokenLogprob& other : l->top)
-      top[token_name(tokenizer_.token_bytes(other.id))] = finite_logprob(other.logprob);
-  }
-  t.logprobs.token_logprobs.push_back(l ? OrderedJson(finite_logprob(l->token.logprob)) : OrderedJson(nullptr));
-  t.logprobs.top_logprobs.push_back(std::move(top));
 }
 
 /// Keeps a piece, or sends it together with what is kept.
@@ -81,61 +78,50 @@ void CompletionWriter::put(size_t index, const std::string& piece, std::string& 
   Text& t = texts_[index];
   t.text += piece;
   if (!options_.head.stream || (t.text.empty() && !finish_reason)) return;
-  OrderedJson finish = nullptr;
-  if (finish_reason) finish = finish_reason;
-  out += frame_.event(OrderedJson::array({{{"index", index},
-                                           {"text", std::exchange(t.text, {})},
-                                           {"logprobs", take_logprobs(t)},
-                                           {"finish_reason", std::move(finish)}}}));
+  out += event_text(options_.head, kObject, choice_text(index, finish_reason), "null");
 }
 
-OrderedJson CompletionWriter::take_logprobs(Text& t) {
-  if (!options_.logprobs) return nullptr;
-  Logprobs l = std::exchange(t.logprobs, {});
-  return {{"tokens", std::move(l.tokens)},
-          {"token_logprobs", std::move(l.token_logprobs)},
-          {"top_logprobs", std::move(l.top_logprobs)},
-          {"text_offset", std::move(l.text_offset)}};
+std::string CompletionWriter::choice_text(size_t index, const char* finish_reason) {
+  Text& t = texts_[index];
+  return fmt::format(R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}})", index,
+                     json_text(std::exchange(t.text, {})), take_logprobs(t),
+                     finish_reason ? json_text(finish_reason) : "null");
 }
 
-OrderedJson CompletionWriter::head() const {
-  const ResponseHead& h = options_.head;
-  return {{"id", h.id},
-          {"object", "text_completion"},
-          {"created", h.created},
-          {"model", h.model},
-          {"system_fingerprint", nullptr}};
-}
-
-/// An event without choices.
-OrderedJson CompletionWriter::chunk() const {
-  OrderedJson event = head();
-  event["choices"] = OrderedJson::array();
-  if (options_.head.include_usage) event["usage"] = nullptr;
-  return event;
+/// As text: as JSON values they would take a hundred times the memory.
+std::string CompletionWriter::take_logprobs(Text& t) {
+  if (!options_.logprobs) return "null";
+  std::string tokens, own, top, offsets;
+  for (const Noted& n : std::exchange(t.logprobs, {})) {
+    kept_logprobs_ -= 1 + n.logprobs.top.size();
+    OrderedJson others = nullptr;
+    if (n.is_known) others = OrderedJson::object();
+    for (const TokenLogprob& other : n.logprobs.top)
+      others[token_name(tokenizer_.token_bytes(other.id))] = finite_logprob(other.logprob);
+    const TokenLogprob& token = n.logprobs.token;
+    const char* comma = tokens.empty() ? "" : ",";
+    tokens += comma + json_text(token_name(tokenizer_.token_bytes(token.id)));
+    own += comma + (n.is_known ? json_text(finite_logprob(token.logprob)) : "null");
+    top += comma + json_text(others);
+    offsets += comma + std::to_string(n.offset);
+  }
+  return fmt::format(R"({{"tokens":[{}],"token_logprobs":[{}],"top_logprobs":[{}],"text_offset":[{}]}})", tokens, own,
+                     top, offsets);
 }
 
 void CompletionWriter::end(std::string& out) {
   if (!options_.head.stream) return;
-  if (options_.head.include_usage) {
-    OrderedJson last = chunk();
-    last["usage"] = usage_.json();
-    out += json_event(last);
-  }
+  if (options_.head.include_usage) out += event_text(options_.head, kObject, "", json_text(usage_.json()));
   out += kDoneEvent;
 }
 
 std::string CompletionWriter::body() {
-  OrderedJson choices = OrderedJson::array();
-  for (size_t i = 0; i < texts_.size(); ++i)
-    choices.push_back({{"index", i},
-                       {"text", texts_[i].text},
-                       {"logprobs", take_logprobs(texts_[i])},
-                       {"finish_reason", texts_[i].finish_reason}});
-  OrderedJson r = head();
-  r["choices"] = std::move(choices);
-  r["usage"] = usage_.json();
-  return json_text(r);
+  std::string choices;
+  for (size_t i = 0; i < texts_.size(); ++i) {
+    if (i > 0) choices += ',';
+    choices += choice_text(i, texts_[i].finish_reason.c_str());
+  }
+  return response_text(options_.head, kObject, choices, json_text(usage_.json()));
 }
 
 }  // namespace sluice

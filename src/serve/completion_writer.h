@@ -32,16 +32,17 @@ class CompletionWriter final : public ResponseWriter {
   Usage usage() const override { return usage_; }
 
  private:
-  struct Logprobs {  // in a stream: since the last event
-    OrderedJson tokens = OrderedJson::array(), token_logprobs = OrderedJson::array(),
-                top_logprobs = OrderedJson::array(), text_offset = OrderedJson::array();
+  struct Noted {
+    TokenLogprobs logprobs;
+    bool is_known;   // not of a prompt's first token
+    int64_t offset;  // in characters of the text
   };
   struct Text {
     TextStream stream;
     std::string text{};
-    Logprobs logprobs{};
-    TokenText noted;     // the tokens with log probabilities, which `offset` counts
-    int64_t offset = 0;  // characters of the text that these have completed
+    std::vector<Noted> logprobs{};  // in a stream: since the last event
+    TokenText noted;                // the tokens with log probabilities, which `offset` counts
+    int64_t offset = 0;             // characters of the text that these have completed
     bool echoed = false;
     std::string finish_reason{};
   };
@@ -50,15 +51,14 @@ class CompletionWriter final : public ResponseWriter {
   void begin(size_t index);
   void note(Text& text, int32_t id, const TokenLogprobs* logprobs);
   void put(size_t index, const std::string& piece, std::string& out, const char* finish_reason = nullptr);
-  OrderedJson take_logprobs(Text& text);
-  OrderedJson head() const;
-  OrderedJson chunk() const;
+  std::string take_logprobs(Text& text);
+  std::string choice_text(size_t index, const char* finish_reason);
 
   const Tokenizer& tokenizer_;
   const std::vector<std::vector<int32_t>> prompts_;
   const CompletionWriterOptions options_;
-  const EventFrame frame_;  // around the choices of an event
   std::vector<Text> texts_;
+  size_t kept_logprobs_ = 0;
   Usage usage_;
 };
 

@@ -1,0 +1,55 @@
+// Log probabilities that wait to be sent are bounded.
+#include "fixture.h"
+#include "serve/chat_writer.h"
+#include "serve/completion_writer.h"
+#include "serve/kept_logprobs.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr size_t kTop = 20;
+
+/// Gives the writer `tokens` tokens with alternatives; returns the length of what it sent.
+size_t write(ResponseWriter& writer, size_t tokens) {
+  TokenLogprobs l{{'a', -0.5f}, {}};
+  for (size_t i = 0; i < kTop; ++i) l.top.push_back({static_cast<int32_t>('a' + i), -1.f});
+  std::string out;
+  size_t sent = 0;
+  for (size_t i = 0; i < tokens; ++i) {
+    writer.token(0, {'a', static_cast<int64_t>(i), &l}, out);
+    sent += std::exchange(out, {}).size();
+  }
+  writer.finished(0, {}, out);
+  writer.end(out);
+  return sent + out.size();
+}
+
+ChatWriter chat_writer(bool stream) {
+  return {tokenizer(), {{"id", "model", 0, stream, false}, {}, {}, 1, true, true}};
+}
+CompletionWriter completion_writer(bool stream) {
+  return {tokenizer(), {{'x'}}, {{"id", "model", 0, stream, false}, {}, 1, true, false}};
+}
+
+constexpr size_t kMostTokens = kMostLogprobs / (1 + kTop);
+
+TEST(Logprobs, AResponseHasSoMany) {
+  ChatWriter chat = chat_writer(false), too_long_chat = chat_writer(false);
+  write(chat, 1000);
+  EXPECT_EQ(Json::parse(chat.body())["choices"][0]["logprobs"]["content"][999]["top_logprobs"].size(), kTop);
+  EXPECT_THROW(write(too_long_chat, kMostTokens + 1), Error);
+  CompletionWriter completion = completion_writer(false), too_long = completion_writer(false);
+  write(completion, 1000);
+  EXPECT_EQ(Json::parse(completion.body())["choices"][0]["logprobs"]["top_logprobs"][999].size(), kTop);
+  EXPECT_THROW(write(too_long, kMostTokens + 1), Error);
+}
+
+TEST(Logprobs, AStreamHasAnyNumber) {
+  ChatWriter chat = chat_writer(true);
+  EXPECT_GT(write(chat, kMostTokens + 1), kMostLogprobs);
+  CompletionWriter completion = completion_writer(true);
+  EXPECT_GT(write(completion, kMostTokens + 1), kMostLogprobs);
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -41,10 +41,6 @@ class AnswerParser {
   AnswerEvent::Kind section() const { return section_; }
   /// Whether a stop string was found.
   bool stopped() const { return content_.stopped(); }
-  /// Calls so far; finish_reason is "tool_calls" when there are any.
-  int num_calls() const { return calls_.num_calls(); }
-  /// What was malformed, on one line, for a log; empty when nothing was.
-  const std::string& problem() const { return calls_.problem(); }
 
  private:
   void add_text(std::string_view text, AnswerEvents& events);

@@ -24,6 +24,7 @@ std::string_view strip_left(std::string_view text) {
   return text.substr(std::min(text.find_first_not_of(kSpace), text.size()));
 }
 std::string_view strip_right(std::string_view text) { return text.substr(0, text.find_last_not_of(kSpace) + 1); }
+bool is_space(std::string_view text) { return text.find_first_not_of(kSpace) == text.npos; }
 std::string_view strip(std::string_view text) { return strip_left(strip_right(text)); }
 
 struct Found {
@@ -31,11 +32,11 @@ struct Found {
   std::string_view tag;
 };
 
-/// The first of `tags` in `text`.
-Found find_first(std::string_view text, std::initializer_list<std::string_view> tags) {
+/// The first of `tags` in `text`, not before `from`.
+Found find_first(std::string_view text, std::initializer_list<std::string_view> tags, size_t from = 0) {
   Found first;
   for (const std::string_view tag : tags)
-    if (const size_t at = text.find(tag); at < first.at) first = {at, tag};
+    if (const size_t at = text.find(tag, from); at < first.at) first = {at, tag};
   return first;
 }
 
@@ -155,16 +156,21 @@ bool ToolCallParser::step(bool end, AnswerEvents& events) {
 
 bool ToolCallParser::step_content(bool end, AnswerEvents& events) {
   const std::string_view text = held_;
-  if (const Found tag = find_first(text, {tags_->section_begin, tags_->call_begin}); !tag.tag.empty()) {
+  if (const Found tag = find_first(text, {tags_->section_begin, tags_->call_begin}, scanned_); !tag.tag.empty()) {
     add_content(strip_right(text.substr(0, tag.at)), events);
     held_.erase(0, tag.at + tag.tag.size());
+    scanned_ = 0;
     enter(tag.tag);
     return true;
   }
   const size_t held_back = unfinished_end(text, {tags_->section_begin, tags_->call_begin});
-  const size_t certain = end ? text.size() : strip_right(text.substr(0, text.size() - held_back)).size();
+  const size_t size = text.size() - (end ? 0 : held_back);
+  const size_t certain = end                                                ? size
+                         : is_space(text.substr(scanned_, size - scanned_)) ? 0
+                                                                            : strip_right(text.substr(0, size)).size();
   add_content(text.substr(0, certain), events);
   held_.erase(0, certain);
+  scanned_ = size - certain;
   return false;
 }
 
@@ -179,7 +185,6 @@ bool ToolCallParser::step_between(bool end) {
     }
     if (!end && tag.starts_with(held_)) return false;
   }
-  problem_ = "tool calls: expected a call or the end of the calls, found other text";
   state_ = State::content;
   return true;
 }
@@ -197,6 +202,7 @@ bool ToolCallParser::step_head(bool end, AnswerEvents& events) {
   const std::string_view name = syntax_ == ToolSyntax::kimi ? kimi_name(head) : head;
   const std::string_view rest = strip_left(text.substr(begin));
   if (syntax_ == ToolSyntax::deepseek && head == "function") {
+    if (text.size() - rest.size() - begin > kMaxName) return give_up_head(begin, events);
     if (rest.empty() && !end) return false;  // V3, or V3.1 and a function of that name
     if (!rest.starts_with('{')) {
       const size_t stop = std::min({rest.find('\n'), find_first(rest, ends).at, rest.size()});
@@ -213,7 +219,6 @@ bool ToolCallParser::step_head(bool end, AnswerEvents& events) {
 
 /// The call's head, of which `used` bytes are held, becomes content.
 bool ToolCallParser::give_up_head(size_t used, AnswerEvents& events) {
-  problem_ = "tool calls: expected a function's name, found none";
   add_content(fmt::format("{}{}", tags_->call_begin, held_.substr(0, used)), events);
   held_.erase(0, used);
   state_ = State::content;
@@ -237,7 +242,8 @@ void ToolCallParser::begin_call(std::string_view name, size_t used, bool fenced,
 
 /// The fence before the arguments, with the language after it; it may be missing.
 bool ToolCallParser::step_fence(bool end) {
-  const std::string_view text = strip_left(held_);
+  held_ = strip_left(held_);
+  const std::string_view text = held_;
   if (!end && kFence.starts_with(text.substr(0, kFence.size())) && text.size() < kFence.size()) return false;
   size_t used = 0;
   if (text.starts_with(kFence)) {
@@ -246,7 +252,7 @@ bool ToolCallParser::step_fence(bool end) {
     if (stop == text.npos && !closed && !end && text.size() < kMaxName) return false;
     used = closed || stop == text.npos ? kFence.size() : stop;
   }
-  held_.erase(0, held_.size() - text.size() + used);
+  held_.erase(0, used);
   state_ = State::arguments;
   return true;
 }
@@ -255,19 +261,21 @@ bool ToolCallParser::step_arguments(bool end, AnswerEvents& events) {
   const auto ends = {tags_->call_end, tags_->section_end, tags_->call_begin};
   if (!has_arguments_) held_ = strip_left(held_);
   const std::string_view text = held_;
-  const Found tag = find_first(text, ends);
+  const Found tag = find_first(text, ends, scanned_);
   const bool closed = !tag.tag.empty();
   const std::string_view certain = text.substr(0, closed ? tag.at
                                                   : end  ? text.size()
                                                          : text.size() - unfinished_end(text, ends));
-  const std::string_view arguments = without_end(certain, fenced_);
+  const bool more = closed || end || !is_space(certain.substr(scanned_));
+  const std::string_view arguments = more ? without_end(certain, fenced_) : std::string_view();
   add_arguments(arguments, events);
   if (!closed && !end) {
+    scanned_ = certain.size() - arguments.size();
     held_.erase(0, arguments.size());
     return false;
   }
+  scanned_ = 0;
   if (!has_arguments_) add_arguments("{}", events);
-  if (tag.tag != tags_->call_end) problem_ = "tool calls: a call is not closed";
   held_.erase(0, closed ? tag.at + tag.tag.size() : held_.size());
   enter(tag.tag);
   return closed;

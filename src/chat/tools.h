@@ -41,12 +41,8 @@ class ToolCallParser {
   /// The end of the text: what was held back.
   void finish(AnswerEvents& events);
 
-  /// Calls begun so far, by their name.
-  int num_calls() const { return num_calls_; }
   /// Whether the text is inside of calls now.
   bool in_calls() const { return state_ != State::content; }
-  /// What was wrong with the calls, on one line; empty when nothing was.
-  const std::string& problem() const { return problem_; }
 
   /// The tags of a syntax.
   struct Tags {
@@ -72,11 +68,11 @@ class ToolCallParser {
   ToolSyntax syntax_;
   const Tags* tags_;
   State state_ = State::content;
-  int num_calls_ = 0;
+  int num_calls_ = 0;           // begun so far, by their name
   bool fenced_ = false;         // the open call's arguments stand in a ```json fence
   bool has_arguments_ = false;  // the open call has some
   std::string held_;
-  std::string problem_;
+  size_t scanned_ = 0;  // of held_, in content and arguments: without any part of a tag, and nothing of it is certain
 };
 
 }  // namespace sluice

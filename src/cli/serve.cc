@@ -134,6 +134,11 @@ void add_model_options(CLI::App& c, Arguments& a) {
   c.add_option("--kv-cache-tokens", a.inference.cache_tokens, "the same as a number of tokens")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   c.add_option("--kv-cache-dir", a.cache_folder, "folder where prefixes survive a restart (default: nowhere)");
+  c.add_option("--kv-cache-dir-size", a.scheduler.cache_bytes,
+               "most bytes in that folder, as 4GiB; what was not used for the longest time is removed")
+      ->transform(CLI::AsSizeValue(true))
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50))
+      ->default_str("4GiB");
   c.add_option("--max-num-seqs", a.scheduler.max_running, "most texts that are written at a time")
       ->check(CLI::Range(int64_t{1}, kPassRows))
       ->capture_default_str();

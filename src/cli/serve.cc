@@ -105,7 +105,8 @@ void run(const Arguments& a) {
   Inference inference;
   std::optional<ServedModel> model;
   Service service(service_options);
-  HttpOptions http{a.host, a.port, 2, limits_here(), plain_error};
+  HttpOptions http{a.host, a.port, 2, limits_here(),
+                   [&](int status, std::string_view reason) { return service.refuse(status, reason); }};
   HttpServer server(http, [&](HttpRequest request, std::shared_ptr<HttpReply> reply) {
     service.handle(std::move(request), std::move(reply));
   });

@@ -100,6 +100,12 @@ void Service::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
   log_line(call, error.status, error.code.empty() ? error.type : error.code);
 }
 
+HttpResponse Service::refuse(int status, std::string_view reason) {
+  metrics_.response(status);
+  options_.log(fmt::format("{} refused: {}", status, reason));
+  return plain_error(status, reason);
+}
+
 const Service::Route& Service::find_route(const Call& call) const {
   const HttpRequest& r = call.request;
   if (r.method == "OPTIONS" && !options_.cors_origin.empty()) return Routes::kPreflight;

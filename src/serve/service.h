@@ -39,6 +39,8 @@ class Service {
   void set_model(const ServedModel& model);
   /// Answers a request, now or, where the engine has to work for it, later.
   void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
+  /// The response to a request that was refused before it was one: counted and logged as others are.
+  HttpResponse refuse(int status, std::string_view reason);
 
  private:
   struct Call;

@@ -22,17 +22,20 @@ class Faults : public testing::Test {
     service_.set_model(model_);
     HttpOptions o;
     o.port = 0;
-    o.refusal = plain_error;
+    o.refusal = [this](int status, std::string_view reason) { return service_.refuse(status, reason); };
     o.limits.unsent_bytes = 100'000;
     server_ = std::make_unique<HttpServer>(o, [this](HttpRequest r, std::shared_ptr<HttpReply> reply) {
       service_.handle(std::move(r), std::move(reply));
     });
   }
-  static ServiceOptions service_options(std::chrono::milliseconds keep_alive) {
+  ServiceOptions service_options(std::chrono::milliseconds keep_alive) {
     ServiceOptions o;
     o.keep_alive = keep_alive;
     o.api_keys = {"right"};
-    o.log = [](std::string_view) {};
+    o.log = [this](std::string_view line) {
+      const std::lock_guard lock(log_mutex_);
+      log_ += std::string(line) + "\n";
+    };
     return o;
   }
   static std::string body(const std::string& fields = "") {
@@ -50,11 +53,35 @@ class Faults : public testing::Test {
     EXPECT_NE(r.find("\"finish_reason\":\"stop\""), std::string::npos) << r;
   }
 
+  std::mutex log_mutex_;
+  std::string log_;
   ServedModel model_;
   Service service_;
   std::unique_ptr<HttpServer> server_;
   FakeTexts texts_;
 };
+
+/// Also what never becomes a request is in the log and in the metrics.
+TEST_F(Faults, RefusalsOfConnectionsAreLoggedAndCounted) {
+  const std::pair<std::string, int> cases[] = {
+      {"GET /" + std::string(40'000, 'x') + " HTTP/1.1\r\n\r\n", 431},
+      {"nonsense\r\n\r\n", 400},
+      {"POST /v1/completions HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n", 413},
+  };
+  for (const auto& [text, status] : cases) {
+    RawClient client(server_->port());
+    client.send(text);
+    EXPECT_EQ(status_of(client.response()), status);
+  }
+  RawClient client(server_->port());
+  client.send("GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer right\r\n\r\n");
+  const std::string metrics = client.response();
+  EXPECT_NE(metrics.find("status=\"4xx\"} 3"), std::string::npos) << metrics;
+  const std::lock_guard lock(log_mutex_);
+  EXPECT_NE(log_.find("431 refused: the headers are too large\n"), std::string::npos) << log_;
+  EXPECT_NE(log_.find("400 refused: malformed HTTP"), std::string::npos) << log_;
+  EXPECT_NE(log_.find("413 refused: the body is too large\n"), std::string::npos) << log_;
+}
 
 TEST_F(Faults, BadBodiesAndKeysAreRefused) {
   std::string stops = "[";

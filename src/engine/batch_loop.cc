@@ -44,16 +44,22 @@ void BatchLoop::prepare_expert_load() {
   const ModelWeights& w = engine_.model().weights;
   const auto add = [&](const BlockWeights& block, int64_t layer) {
     if (!block.is_moe) return;
-    layer_of_router_[block.moe.router.data] = stats_.expert_load.size();
-    stats_.expert_load.push_back({layer, std::vector<int64_t>(block.moe.gate.size())});
+    layer_of_router_[block.moe.router.data] = expert_load_.size();
+    expert_load_.push_back({layer, std::vector<int64_t>(block.moe.gate.size())});
   };
   for (size_t l = 0; l < w.layers.size(); ++l) add(w.layers[l], static_cast<int64_t>(l));
   if (!w.mtp.empty()) add(w.mtp.front().block, static_cast<int64_t>(w.layers.size()));
 }
 
 void BatchLoop::count_experts(const Tensor& choice_TK, const Matrix& router) {
-  std::vector<int64_t>& counts = stats_.expert_load[layer_of_router_.at(router.data)].tokens;
+  const std::lock_guard lock(expert_mutex_);
+  std::vector<int64_t>& counts = expert_load_[layer_of_router_.at(router.data)].tokens;
   for (int64_t i = 0; i < choice_TK.size(); ++i) ++counts[static_cast<size_t>(choice_TK.ptr<int32_t>()[i])];
+}
+
+std::vector<ExpertLoad> BatchLoop::expert_load() const {
+  const std::lock_guard lock(expert_mutex_);
+  return expert_load_;
 }
 
 void BatchLoop::add(std::unique_ptr<Text> text) { queue_.push(std::move(text)); }
@@ -63,7 +69,11 @@ bool BatchLoop::step() {
     const auto start = Text::Clock::now();
     admit();
     plan();
-    if (parts_.empty()) return false;
+    if (parts_.empty()) {  // nobody else waits while the disk is waited for
+      if (!prefixes_.is_reading()) return false;
+      prefixes_.take_read(true);
+      return true;
+    }
     run();
     account(std::chrono::duration<double>(Text::Clock::now() - start).count());
     deliver();
@@ -76,14 +86,42 @@ bool BatchLoop::step() {
 
 // Joining and leaving.
 
-/// Whether a prompt that runs is about to compute pages that `text` can share: it waits for them.
-bool BatchLoop::is_being_computed(const Text& text) const {
-  const auto ids = text.shareable();
-  for (const auto& other : running_) {
-    if (!other->is_in_prompt()) continue;
-    const int64_t common = common_pages(ids, other->request().prompt);
-    if (common > 0 && common > prefixes_.length(ids).pages) return true;
+/// Whether pages that `text` can share are being computed, or read from the store. They are read for one text at a
+/// time, so that those of others are not evicted for it, and once only: where they are evicted nevertheless, they are
+/// computed.
+bool BatchLoop::must_wait(Text& text) {
+  if (is_being_computed(text)) return true;
+  QueueState& state = text.queued();
+  if (!state.reading_begun && prefixes_.is_reading()) {
+    if (!state.is_stored) state.is_stored = prefixes_.is_stored(text.shareable());
+    return *state.is_stored;
   }
+  if (!std::exchange(state.reading_begun, true)) state.reading = prefixes_.begin_reading(text.shareable());
+  return state.reading && prefixes_.is_reading(*state.reading);
+}
+
+/// Whether a prompt that runs is about to compute pages that `text` can share. This is asked for every text in the
+/// queue before every pass; prompts are compared only when one of the two is new.
+bool BatchLoop::is_being_computed(Text& text) const {
+  QueueState& state = text.queued();
+  if (state.computing != 0) {
+    const auto other =
+        std::find_if(running_.begin(), running_.end(), [&](const auto& t) { return t->id() == state.computing; });
+    if (other != running_.end() && (*other)->is_in_prompt() &&
+        (*other)->session().length() < state.common_pages * kPageTokens)
+      return true;
+    state.computing = state.compared = 0;
+  }
+  const auto ids = text.shareable();
+  for (auto other = running_.rbegin(); other != running_.rend() && (*other)->joined() > state.compared; ++other) {
+    if (!(*other)->is_in_prompt()) continue;
+    const int64_t common = common_pages(ids, (*other)->request().prompt);
+    if (common == 0 || common <= prefixes_.length(ids).pages) continue;
+    state.computing = (*other)->id();
+    state.common_pages = common;
+    return true;
+  }
+  state.compared = joins_;
   return false;
 }
 
@@ -97,13 +135,14 @@ bool BatchLoop::fits(const Text& text, int64_t cached, int64_t idle) const {
 }
 
 void BatchLoop::admit() {
+  prefixes_.take_read(false);
   while (static_cast<int64_t>(running_.size()) < options_.max_running) {
     std::unique_ptr<Text> text;
     if (!preempted_.empty()) {
       text = std::move(preempted_.front());
       preempted_.pop_front();
     } else {
-      text = queue_.pop([&](const Text& t) { return !is_being_computed(t); });
+      text = queue_.pop([&](Text& t) { return !must_wait(t); });
     }
     if (!text) return;
     const PrefixCache::Length cached = prefixes_.length(text->shareable());
@@ -124,7 +163,7 @@ bool BatchLoop::join(std::unique_ptr<Text> text) {
   Text& t = *text;
   running_.push_back(std::move(text));
   const PrefixCache::Found found = prefixes_.find(t.shareable());
-  t.join(found.pages);
+  t.join(found.pages, ++joins_);
   if (t.result().preemptions == 0) {
     stats_.cache_queried += t.request().prompt_logprobs ? 0 : t.prompt_length();
     stats_.cache_hit += t.session().length();
@@ -139,6 +178,10 @@ bool BatchLoop::make_room(Text& text, int64_t tokens) {
   const int64_t need = pages_for(session.length() + tokens) - static_cast<int64_t>(session.pages().size());
   while (engine_.cache().free_pages() < need) {
     if (prefixes_.evict()) continue;
+    if (prefixes_.is_reading()) {  // into pages that can be evicted then
+      prefixes_.take_read(true);
+      continue;
+    }
     const bool is_last = running_.back().get() == &text;
     preempt_last();
     if (is_last) return false;

@@ -3,6 +3,7 @@
 #pragma once
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -40,8 +41,10 @@ class BatchLoop {
   /// One pass. False when there was nothing to do. Throws nothing.
   bool step();
 
-  /// Of now.
+  /// Of now, without expert_load.
   const SchedulerStats& stats();
+  /// How often experts were chosen. Any thread.
+  std::vector<ExpertLoad> expert_load() const;
   int64_t waiting() const { return queue_.size() + static_cast<int64_t>(preempted_.size()); }
 
  private:
@@ -56,7 +59,8 @@ class BatchLoop {
   };
 
   void admit();
-  bool is_being_computed(const Text& text) const;
+  bool must_wait(Text& text);
+  bool is_being_computed(Text& text) const;
   bool fits(const Text& text, int64_t cached, int64_t idle) const;
   bool join(std::unique_ptr<Text> text);
   bool make_room(Text& text, int64_t tokens);
@@ -94,7 +98,10 @@ class BatchLoop {
   PromptPace pace_;
   DraftSwitch draft_switch_;
   SchedulerStats stats_;
-  std::unordered_map<const void*, size_t> layer_of_router_;  // place in stats_.expert_load
+  uint64_t joins_ = 0;
+  std::unordered_map<const void*, size_t> layer_of_router_;  // place in expert_load_
+  mutable std::mutex expert_mutex_;                          // guards what follows
+  std::vector<ExpertLoad> expert_load_;
 };
 
 }  // namespace sluice

@@ -20,6 +20,7 @@ PrefixCache::PrefixCache(KvCache& cache, PrefixStore* store)
     : cache_(cache), store_(store), nodes_(static_cast<size_t>(cache.pages())) {}
 
 PrefixCache::~PrefixCache() {
+  while (is_reading()) take_read(true);
   while (!leaves_.empty()) remove(leaves_.begin()->second);
 }
 
@@ -36,6 +37,7 @@ void PrefixCache::add(int32_t parent, const PageIds& ids, int32_t page) {
   n.parent = parent;
   n.place = node(parent).children.emplace(ids, page).first;
   n.key = node(parent).key.then(ids);
+  n.is_from_store = false;
   n.used = ++time_;
   leaves_.emplace(n.used, page);
   cache_.mark_cached(page);
@@ -67,34 +69,69 @@ PrefixCache::Length PrefixCache::length(std::span<const int32_t> ids) const {
   return length;
 }
 
-/// A page with the rows of the last tokens of `ids`, which are whole pages, from the store; kRoot where it has none, or
-/// no page can be freed for it.
-int32_t PrefixCache::read(const PrefixKey& key, std::span<const int32_t> ids) {
-  if (!store_ || !store_->contains(key)) return kRoot;
-  if (cache_.free_pages() == 0 && !evict()) return kRoot;
-  const int32_t page = cache_.acquire();
-  if (store_->load(key, ids, page)) return page;
-  cache_.release(page);
-  return kRoot;
+/// The last page of the longest beginning of `ids` that is in memory, of `pages` pages; kRoot: there is none.
+int32_t PrefixCache::last_page(std::span<const int32_t> ids, int64_t& pages) const {
+  int32_t page = kRoot;
+  for (pages = 0; pages < full_pages(ids); ++pages) {
+    const int32_t next = child(page, page_ids(ids, pages));
+    if (next == kRoot) break;
+    page = next;
+  }
+  return page;
+}
+
+bool PrefixCache::is_stored(std::span<const int32_t> ids) const {
+  int64_t pages = 0;
+  const int32_t last = last_page(ids, pages);
+  return store_ && pages < full_pages(ids) && store_->contains(node(last).key.then(page_ids(ids, pages)));
+}
+
+std::optional<PrefixKey> PrefixCache::begin_reading(std::span<const int32_t> ids) {
+  if (!store_) return std::nullopt;
+  int64_t pages = 0;
+  const int32_t begin = last_page(ids, pages);
+  PrefixKey key = node(begin).key;
+  if (begin != kRoot) touch(begin);  // not to be evicted for what follows it
+  std::optional<PrefixKey> last;
+  for (; pages < full_pages(ids); ++pages) {
+    key = key.then(page_ids(ids, pages));
+    if (!reading_.contains(key)) {
+      if (!store_->contains(key) || (cache_.free_pages() == 0 && !evict())) break;
+      store_->load_later(key, ids.first(static_cast<size_t>((pages + 1) * kPageTokens)), cache_.acquire());
+      reading_.insert(key);
+    }
+    last = key;
+  }
+  return last;
+}
+
+void PrefixCache::take_read(bool wait) {
+  if (reading_.empty()) return;
+  if (wait) store_->wait_loaded();
+  for (const PrefixStore::Loaded& l : store_->take_loaded()) {
+    reading_.erase(l.key);
+    int64_t pages = 0;
+    const int32_t parent = last_page(l.ids, pages);
+    if (l.ok && pages + 1 == full_pages(l.ids)) {
+      add(parent, page_ids(l.ids, pages), l.page);
+      node(l.page).is_from_store = true;
+    } else {  // it is broken, or was computed meanwhile, or what comes before it is not there
+      cache_.release(l.page);
+    }
+  }
 }
 
 PrefixCache::Found PrefixCache::find(std::span<const int32_t> ids) {
   Found found;
   int32_t parent = kRoot;
   for (int64_t index = 0; index < full_pages(ids); ++index) {
-    const PageIds key = page_ids(ids, index);
-    const auto before = ids.first(static_cast<size_t>((index + 1) * kPageTokens));
-    int32_t page = child(parent, key);
-    if (page == kRoot) {
-      page = read(node(parent).key.then(key), before);
-      if (page == kRoot) break;
-      add(parent, key, page);
-      ++found.from_store;
-    } else if (store_) {
-      store_->save(node(page).key, before, page);  // still of use
-    }
+    const int32_t page = child(parent, page_ids(ids, index));
+    if (page == kRoot) break;
+    found.from_store += std::exchange(node(page).is_from_store, false);
+    if (store_)
+      store_->save(node(page).key, ids.first(static_cast<size_t>((index + 1) * kPageTokens)), page);  // in use
     touch(page);
-    cache_.retain(page);  // before anything is evicted for the next one
+    cache_.retain(page);
     found.pages.push_back(page);
     parent = page;
   }

@@ -7,6 +7,7 @@
 #pragma once
 #include <array>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <utility>
@@ -21,7 +22,7 @@ class PrefixCache {
  public:
   struct Found {
     std::vector<int32_t> pages;  // in order; the finder holds a reference to each
-    int64_t from_store = 0;      // how many of them were read from the store
+    int64_t from_store = 0;      // how many of them were read from the store, and nobody had found them since
   };
 
   /// `store`, where prefixes outlive the process, or null. Both must outlive it.
@@ -30,9 +31,19 @@ class PrefixCache {
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  /// The pages of the longest beginning of `ids` that is cached or stored, which becomes the most recently used.
-  /// Evicts others for what it reads from the store.
+  /// The pages of the longest beginning of `ids` that is in memory, which becomes the most recently used.
   Found find(std::span<const int32_t> ids);
+
+  /// Whether the store has the page after the longest beginning of `ids` that is in memory.
+  bool is_stored(std::span<const int32_t> ids) const;
+  /// Begins to read the pages of the beginning of `ids` that are in the store and not in memory, and evicts others for
+  /// them. Returns the last one's key: what is read is there when is_reading() of it is over. Nothing where there are
+  /// none, or no page can be freed.
+  std::optional<PrefixKey> begin_reading(std::span<const int32_t> ids);
+  bool is_reading(const PrefixKey& key) const { return reading_.contains(key); }
+  bool is_reading() const { return !reading_.empty(); }
+  /// Takes over what has been read. `wait`: until there is something.
+  void take_read(bool wait);
 
   /// How many pages of the beginning of `ids` are in memory, and how many of those nobody holds. Changes nothing.
   struct Length {
@@ -55,8 +66,9 @@ class PrefixCache {
     int32_t parent = kRoot;
     Children::iterator place;  // in the parent's children
     Children children;
-    uint64_t used = 0;  // the larger, the later
-    PrefixKey key;      // of the tokens up to the end of the page
+    uint64_t used = 0;           // the larger, the later
+    PrefixKey key;               // of the tokens up to the end of the page
+    bool is_from_store = false;  // and not found yet
   };
   static constexpr int32_t kRoot = -1;
 
@@ -66,13 +78,14 @@ class PrefixCache {
   void add(int32_t parent, const PageIds& ids, int32_t page);
   void remove(int32_t page);
   void touch(int32_t page);
-  int32_t read(const PrefixKey& key, std::span<const int32_t> ids);
+  int32_t last_page(std::span<const int32_t> ids, int64_t& pages) const;
 
   KvCache& cache_;
   PrefixStore* store_;
   Node root_;
   std::vector<Node> nodes_;                        // by page
   std::set<std::pair<uint64_t, int32_t>> leaves_;  // (used, page) of nodes without children
+  std::set<PrefixKey> reading_;
   uint64_t time_ = 0;
 };
 

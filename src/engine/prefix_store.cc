@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 #include "base/rng.h"
 #include "formats/checksums.h"
@@ -51,6 +52,7 @@ PrefixStore::PrefixStore(const fs::path& folder, uint64_t fingerprint, uint64_t 
   lock_.emplace(folder);
   read_folder();
   make_room(0);
+  reader_ = std::thread([this] { read_all(); });
   writer_ = std::thread([this] { write_all(); });
 }
 
@@ -60,6 +62,7 @@ PrefixStore::~PrefixStore() {
     stop_ = true;
   }
   changed_.notify_all();
+  reader_.join();
   writer_.join();
 }
 
@@ -170,6 +173,40 @@ bool PrefixStore::load(const PrefixKey& key, std::span<const int32_t> ids, int32
     remove(name);
   }
   return ok;
+}
+
+void PrefixStore::load_later(const PrefixKey& key, std::span<const int32_t> ids, int32_t page) {
+  const std::lock_guard lock(mutex_);
+  to_load_.push_back({key, {ids.begin(), ids.end()}, page, false});
+  changed_.notify_all();
+}
+
+std::vector<PrefixStore::Loaded> PrefixStore::take_loaded() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(loaded_, {});
+}
+
+void PrefixStore::wait_loaded() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return to_load_.empty() || !loaded_.empty(); });
+}
+
+void PrefixStore::read_all() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [&] { return stop_ || !to_load_.empty(); });
+    if (to_load_.empty()) return;
+    Loaded& next = to_load_.front();  // stays where it is when others are added
+    lock.unlock();
+    try {
+      next.ok = load(next.key, next.ids, next.page);
+    } catch (const std::exception&) {  // no memory: the page is computed
+    }
+    lock.lock();
+    loaded_.push_back(std::move(next));
+    to_load_.pop_front();
+    changed_.notify_all();
+  }
 }
 
 /// A file was of use: also to the next process that looks at its time.

@@ -35,7 +35,7 @@ class PrefixStore {
   /// `fingerprint`: of what their contents depend on besides tokens. Keeps at most `most_bytes`. Throws Error naming
   /// the folder when it cannot be made or read, or another process uses it.
   PrefixStore(const fs::path& folder, uint64_t fingerprint, uint64_t most_bytes, KvCache& cache, int64_t layers);
-  /// Writes what is waiting.
+  /// Reads and writes what is waiting.
   ~PrefixStore();
   PrefixStore(const PrefixStore&) = delete;
   PrefixStore& operator=(const PrefixStore&) = delete;
@@ -46,6 +46,19 @@ class PrefixStore {
   /// Reads the rows of the last page of the tokens `ids`, whose key is `key`, into `page` of the cache. False, and the
   /// file is gone, when it is not what it should be; `page` may be overwritten then. Throws nothing.
   bool load(const PrefixKey& key, std::span<const int32_t> ids, int32_t page);
+
+  /// The same on a thread of its own, one after the other: `page` is the store's until take_loaded() gives it back.
+  void load_later(const PrefixKey& key, std::span<const int32_t> ids, int32_t page);
+  struct Loaded {
+    PrefixKey key;
+    std::vector<int32_t> ids;
+    int32_t page = 0;
+    bool ok = false;
+  };
+  /// What has been loaded since the last call, in the order in which it was asked for.
+  std::vector<Loaded> take_loaded();
+  /// Returns when there is something to take, or nothing is to be loaded.
+  void wait_loaded();
 
   /// Writes the same from a copy, on a thread of its own; a file that is there already is the most recently used now.
   /// What waits is bounded: where the disk does not keep up, pages are not saved. Nor are they where it is full or
@@ -74,6 +87,7 @@ class PrefixStore {
   void remove(const std::string& name);
   void touch(const std::string& name);
   void make_room(uint64_t bytes);
+  void read_all();
   void write_all();
   void write(Job& job) const;
 
@@ -90,8 +104,10 @@ class PrefixStore {
   std::deque<Job> jobs_;
   size_t job_bytes_ = 0;
   std::set<PrefixKey> pending_;
+  std::deque<Loaded> to_load_;  // the first is being loaded
+  std::vector<Loaded> loaded_;
   bool stop_ = false;
-  std::thread writer_;
+  std::thread reader_, writer_;
 };
 
 }  // namespace sluice

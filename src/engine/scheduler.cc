@@ -100,6 +100,7 @@ class Scheduler::Loop {
   SchedulerStats stats() const {
     const std::lock_guard lock(mutex_);
     SchedulerStats s = stats_;
+    s.expert_load = batch_.expert_load();
     s.waiting += static_cast<int64_t>(inbox_.size());
     return s;
   }

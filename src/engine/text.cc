@@ -194,7 +194,8 @@ void Text::finish() {
   }
 }
 
-void Text::join(std::span<const int32_t> cached_pages) {
+void Text::join(std::span<const int32_t> cached_pages, uint64_t number) {
+  joined_ = number;
   session_.adopt(ids().first(cached_pages.size() * kPageTokens), cached_pages);
   published_pages_ = static_cast<int64_t>(cached_pages.size());
   if (std::exchange(has_run_, true)) return;

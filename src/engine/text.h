@@ -15,6 +15,16 @@
 
 namespace sluice {
 
+/// What a text in the queue waits for besides its turn.
+struct QueueState {
+  uint64_t compared = 0;             // its prompt was compared with those of all texts up to this join
+  uint64_t computing = 0;            // the text that computes what both begin with; 0: none
+  int64_t common_pages = 0;          // of the two
+  std::optional<bool> is_stored;     // whether it has pages in the store that are not in memory
+  bool reading_begun = false;        // of these
+  std::optional<PrefixKey> reading;  // the last of them
+};
+
 class Text {
  public:
   using Clock = std::chrono::steady_clock;
@@ -27,6 +37,10 @@ class Text {
   const GenerateOptions& options() const { return request_.options; }
   RequestResult& result() { return result_; }
   Session& session() { return session_; }
+  const Session& session() const { return session_; }
+  QueueState& queued() { return queued_; }
+  /// Which join to the running texts was its last; from 1.
+  uint64_t joined() const { return joined_; }
 
   /// Prompt and text; what is not fed yet comes after session().length().
   std::span<const int32_t> ids() const { return ids_; }
@@ -55,8 +69,8 @@ class Text {
   /// Tells the receiver that it is over.
   void finish();
 
-  /// It runs from now on, with these pages of its prompt, whose references it takes over.
-  void join(std::span<const int32_t> cached_pages);
+  /// It runs from now on, with these pages of its prompt, whose references it takes over. `number`: of the join.
+  void join(std::span<const int32_t> cached_pages, uint64_t number);
   /// Shares the full pages of its prompt that were fed.
   void publish(PrefixCache& cache, KvCache& pages);
   /// Gives up its pages.
@@ -95,6 +109,8 @@ class Text {
   std::vector<TokenLogprobs> prompt_logprobs_;  // to be given away
   std::vector<Event> events_;                   // the same of tokens
   bool has_ended_ = false, has_run_ = false;
+  uint64_t joined_ = 0;
+  QueueState queued_;
   RequestResult result_;
   const Clock::time_point submitted_;
 };

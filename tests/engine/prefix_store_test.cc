@@ -1,12 +1,16 @@
 #include "engine/prefix_store.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 #include "base/rng.h"
 #include "engine/prefix_cache.h"
@@ -250,6 +254,66 @@ TEST(PrefixStore, ASchedulerFindsPrefixesOfTheOneBefore) {
   EXPECT_LT(s.disk_hit, 3 * 256);
   EXPECT_EQ(folder.files().size(), 12u);  // written anew
   EXPECT_EQ(serve(folder, random_model(stream(1), small_model().config, 1, Precision::f32, 7), all).cache_hit, 0);
+}
+
+/// A disk that takes long to answer: a pipe in place of a file.
+class SlowDisk {
+ public:
+  SlowDisk(const fs::path& file, int milliseconds) {
+    fs::remove(file);
+    EXPECT_EQ(mkfifo(file.c_str(), 0600), 0);
+    thread_ = std::thread([this, file, milliseconds] {
+      for (int i = 0; i < milliseconds / 10 && !answers; ++i) usleep(10'000);
+      answers = true;
+      close(open(file.c_str(), O_WRONLY));
+    });
+  }
+  ~SlowDisk() { thread_.join(); }
+
+  std::atomic<bool> answers = false;
+
+ private:
+  std::thread thread_;
+};
+
+/// Two texts, of which `folder` gets the page of the first.
+std::vector<Asked> one_stored(const TestFolder& folder) {
+  Rng rng(2);
+  std::vector<Asked> stored = {asked_of(random_ids(rng, 100, 150), 20)};
+  serve(folder, small_model(), stored);
+  return {asked_of(stored[0].prompt, 20), asked_of(random_ids(rng, 30, 150), 470)};
+}
+
+TEST(PrefixStore, OtherTextsDoNotWaitForTheDisk) {
+  TestFolder folder;
+  std::vector<Asked> all = one_stored(folder);
+  Engine engine(stream(2), small_model(), {512, 2048, 0});
+  SchedulerOptions options;
+  options.cache_folder = folder.path();
+  Scheduler scheduler(engine, options);
+  SlowDisk disk(folder.files().at(0), 10'000);
+  for (Asked& a : all) submit(scheduler, a);
+  while (!all[1].recorder->result && scheduler.step()) {
+  }
+  EXPECT_FALSE(disk.answers);
+  EXPECT_FALSE(all[0].recorder->result);
+  disk.answers = true;
+  run_all(scheduler);
+  expect_all_as_generated(small_model(), all);
+}
+
+/// A text that runs alone may need the pages into which others are being read.
+TEST(PrefixStore, PagesThatAreBeingReadAreWaitedFor) {
+  TestFolder folder;
+  std::vector<Asked> all = one_stored(folder);
+  Engine engine(stream(2), small_model(), {512, 512, 0});  // pages for one sequence
+  SchedulerOptions options;
+  options.cache_folder = folder.path();
+  Scheduler scheduler(engine, options);
+  SlowDisk disk(folder.files().at(0), 2000);
+  for (Asked& a : all) submit(scheduler, a);
+  run_all(scheduler);
+  expect_all_as_generated(small_model(), all);
 }
 
 }  // namespace

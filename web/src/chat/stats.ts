@@ -31,7 +31,7 @@ const number = new Intl.NumberFormat("en");
 /// "212 tokens, 23.4 tokens/s, drafts 71% accepted, prompt 1,024 (900 cached)", as its parts.
 export function stats_parts(stats: Stats): string[] {
   const parts = [`${stats.is_estimate ? "~" : ""}${number.format(stats.tokens)} ${stats.tokens === 1 ? "token" : "tokens"}`];
-  if (stats.rate !== null) parts.push(`${stats.rate.toFixed(stats.rate < 100 ? 1 : 0)} tokens/s`);
+  if (stats.rate !== null) parts.push(`${stats.rate < 100 ? stats.rate.toFixed(1) : number.format(Math.round(stats.rate))} tokens/s`);
   if (stats.draft_proposed > 0) {
     parts.push(`drafts ${Math.round((100 * stats.draft_accepted) / stats.draft_proposed)}% accepted`);
   }

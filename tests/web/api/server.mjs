@@ -11,20 +11,22 @@ const kShape = {
   qk_rope_head_dim: 4, v_head_dim: 8, max_position_embeddings: 2048, num_nextn_predict_layers: 1, initializer_range: 0.05,
 };
 
-/// Makes the model in a folder of its own, starts a server on a free port and waits until it is ready.
-export async function start_server(sluice, text, options = [], environment = {}) {
-  const folder = mkdtempSync(join(tmpdir(), "sluice-web-"));
+/// Makes the model in a folder of `folder` and returns that.
+export function make_tiny_model(sluice, text, folder) {
   const run = (...args) => execFileSync(sluice, args, { stdio: ["ignore", "ignore", "inherit"] });
   writeFileSync(join(folder, "shape.json"), JSON.stringify(kShape));
   run("tokenizer", "train", "--data", text, "--vocab-size", "600", "--out", join(folder, "tokenizer"));
   const model = join(folder, "tiny");
   run("init", "--config", join(folder, "shape.json"), "--tokenizer", join(folder, "tokenizer"), "--out", model, "--type", "f32");
+  return model;
+}
 
-  const args = ["serve", "--model", model, "--port", "0", "--threads", "2", ...options];
-  const child = spawn(sluice, args, { env: { ...process.env, ...environment } });
+/// Starts a server on a free port and waits until it is ready.
+export async function serve(sluice, model, options = [], environment = {}) {
+  const child = spawn(sluice, ["serve", "--model", model, "--port", "0", ...options], { env: { ...process.env, ...environment } });
   let log = "";
   child.stderr.on("data", (data) => (log += data));
-  const ended = new Promise((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
+  const ended = new Promise((resolve) => child.on("close", (code, signal) => resolve({ code, signal })));
   const url = await new Promise((resolve, reject) => {
     let out = "";
     child.stdout.on("data", (data) => {
@@ -37,13 +39,24 @@ export async function start_server(sluice, text, options = [], environment = {})
   return {
     url,
     model,
+    pid: child.pid,
     log: () => log,
     /// Sends a signal and returns how the process ended.
-    async stop(signal = "SIGTERM") {
+    stop(signal = "SIGTERM") {
       child.kill(signal);
-      const how = await ended;
-      rmSync(folder, { recursive: true, force: true });
-      return how;
+      return ended;
     },
   };
+}
+
+/// Makes the tiny model in a folder of its own, which stop() removes, and serves it.
+export async function start_server(sluice, text, options = [], environment = {}) {
+  const folder = mkdtempSync(join(tmpdir(), "sluice-web-"));
+  const server = await serve(sluice, make_tiny_model(sluice, text, folder), ["--threads", "2", ...options], environment);
+  const stop = async (signal) => {
+    const how = await server.stop(signal);
+    rmSync(folder, { recursive: true, force: true });
+    return how;
+  };
+  return { ...server, stop };
 }

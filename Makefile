@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-cuda fuzz sanitize web test-web format check deb install clean
+.PHONY: help build demo test test-cuda fuzz sanitize soak web test-web format check deb install clean
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -46,12 +46,18 @@ sanitize: ## run the tests under the address and undefined-behaviour sanitizers
 	cmake --build build/sanitize --parallel $(JOBS)
 	UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build/sanitize --parallel 2 --output-on-failure --no-tests=error -LE emulate
 
+soak: ## load on a server built with the thread sanitizer, SECONDS_OF_LOAD=90 (at most 15 minutes)
+	@tools/install-packages.sh test
+	@$(call configure,tsan)
+	cmake --build build/tsan --parallel $(JOBS) --target sluice
+	tests/web/soak.sh build/tsan/sluice
+
 web: ## build the page in web/dist anew, byte for byte what is committed (npm)
 	@tools/install-packages.sh web
 	npm --prefix web ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	npm --prefix web run --silent build
 
-test-web: build ## test the server with real clients and the page in Chromium (3 minutes)
+test-web: build ## test the server with real clients and the page in Chromium (5 minutes)
 	@tools/install-packages.sh web
 	tests/web/api.sh $(CPU_BUILD)/sluice
 	tests/web/page.sh

@@ -83,6 +83,11 @@ HWY_EXPORT(read_all);
 HWY_EXPORT(multiply_codes);
 HWY_EXPORT(multiply_floats);
 
+// Here, because a build for one target alone (HWY_COMPILE_ONLY_STATIC) takes no qualified names.
+uint64_t read_all_words(const uint64_t* words, size_t bytes) { return HWY_DYNAMIC_DISPATCH(read_all)(words, bytes); }
+double multiply_many_codes(int32_t* out) { return HWY_DYNAMIC_DISPATCH(multiply_codes)(2000000, out); }
+double multiply_many_floats(float* out) { return HWY_DYNAMIC_DISPATCH(multiply_floats)(2000000, out); }
+
 }  // namespace cpu
 namespace {
 
@@ -117,7 +122,7 @@ double read_bandwidth(Stream& s, size_t bytes) {
   s.pool().run(s.threads(), [&](int64_t i, int) { std::memset(part(i), 1, each); });
   std::atomic<uint64_t> sink{0};
   return best_rate(s, [&](int64_t i) {
-    sink += HWY_DYNAMIC_DISPATCH(cpu::read_all)(reinterpret_cast<const uint64_t*>(part(i)), each);
+    sink += cpu::read_all_words(reinterpret_cast<const uint64_t*>(part(i)), each);
     return static_cast<double>(each);
   });
 }
@@ -125,14 +130,14 @@ double read_bandwidth(Stream& s, size_t bytes) {
 double code_rate(Stream& s) {
   return best_rate(s, [](int64_t) {
     int32_t out;
-    return HWY_DYNAMIC_DISPATCH(cpu::multiply_codes)(2000000, &out);
+    return cpu::multiply_many_codes(&out);
   });
 }
 
 double float_rate(Stream& s) {
   return best_rate(s, [](int64_t) {
     float out;
-    return HWY_DYNAMIC_DISPATCH(cpu::multiply_floats)(2000000, &out);
+    return cpu::multiply_many_floats(&out);
   });
 }
 

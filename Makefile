@@ -61,6 +61,7 @@ test-web: build ## test the server with real clients and the page in Chromium (5
 	@tools/install-packages.sh web
 	tests/web/api.sh $(CPU_BUILD)/sluice
 	tests/web/page.sh
+	tests/web/page_real.sh $(CPU_BUILD)/sluice
 
 format: ## format the sources in place
 	@tools/install-packages.sh lint

@@ -1,4 +1,5 @@
-// A browser and a server for the tests of the page: the mock, or the server at PAGE_URL (with its key in PAGE_KEY).
+// A browser and a server for the tests of the page: the mock, or the server at PAGE_URL (with its key in PAGE_KEY) and
+// that of a base model at PAGE_BASE_URL.
 import { createRequire } from "node:module";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -7,8 +8,11 @@ import { start_mock } from "./mock_server.mjs";
 const { chromium } = createRequire(new URL("../../../web/package.json", import.meta.url))("playwright-core");
 
 export const real_url = process.env.PAGE_URL ?? "";
+const real_base_url = process.env.PAGE_BASE_URL ?? "";
 /// For tests of what only the mock does.
 export const mock_only = real_url ? { skip: "only against the mock" } : {};
+/// For tests that want a base model.
+export const with_base = real_url && !real_base_url ? { skip: "only with a base model" } : {};
 
 let browser;
 export async function open_browser() {
@@ -17,11 +21,12 @@ export async function open_browser() {
 }
 export const close_browser = () => browser.close();
 
-/// A page in a fresh browser profile, closed when the test `t` ends. `mock`: options of start_mock; `context`: of the profile. Anything the browser
-/// complains of, and any request to elsewhere, is in `complaints`.
-export async function open_page(t, { mock: mock_options = {}, context: options = {}, path = "" } = {}) {
-  const mock = real_url ? null : await start_mock({ dist: process.env.PAGE_DIST, ...mock_options });
-  const url = real_url ? real_url.replace(/\/*$/, "/") : mock.url;
+/// A page in a fresh browser profile, closed when the test `t` ends. `mock`: options of start_mock; `base`: of a base model;
+/// `context`: of the profile. Anything the browser complains of, and any request to elsewhere, is in `complaints`.
+export async function open_page(t, { mock: mock_options = {}, base = false, context: options = {}, path = "" } = {}) {
+  const models = base ? { models: [{ id: "base", chat: false }] } : {};
+  const mock = real_url ? null : await start_mock({ dist: process.env.PAGE_DIST, ...models, ...mock_options });
+  const url = real_url ? (base ? real_base_url : real_url).replace(/\/*$/, "/") : mock.url;
   const context = await browser.newContext({ viewport: { width: 1180, height: 860 }, reducedMotion: "reduce", ...options });
   t.after(async () => {
     await context.close();
@@ -78,5 +83,5 @@ export const questions = (page) => page.locator("article.user .said").allInnerTe
 export async function shot(page, name) {
   if (!process.env.SHOTS) return;
   await mkdir(process.env.SHOTS, { recursive: true });
-  await page.screenshot({ path: join(process.env.SHOTS, `${name}.png`) });
+  await page.screenshot({ path: join(process.env.SHOTS, `${name}${real_url ? "_real" : ""}.png`) });
 }

@@ -6,8 +6,20 @@ import { close_browser, mock_only, open_browser, open_page, real_url, shot } fro
 before(open_browser);
 after(close_browser);
 
+/// Six texts after the other at a time, until `t` ends: something to draw.
+function keep_busy(t) {
+  const end = new AbortController();
+  const body = JSON.stringify({ prompt: "It was", max_tokens: 400 });
+  const write = async () => {
+    while (!end.signal.aborted) await (await fetch(`${real_url}/v1/completions`, { method: "POST", body, signal: end.signal })).text();
+  };
+  const writing = [...Array(6)].map(() => write().catch((error) => assert.equal(error.name, "AbortError")));
+  t.after(() => (end.abort(), Promise.all(writing)));
+}
+
 test("draws what /metrics says, live", async (t) => {
   const { page, mock, complaints } = await open_page(t, { path: "monitor" });
+  if (!mock) keep_busy(t);
   await page.getByText("live").waitFor();
   const path_of = (title) => page.locator("figure", { hasText: title }).locator(".curve").first().getAttribute("d");
   const early = await path_of("Requests");
@@ -21,6 +33,11 @@ test("draws what /metrics says, live", async (t) => {
     assert.ok(rate > 150 && rate < 450, `tokens/s: ${rate}`);
     assert.match(await tile("First token"), /^1[0-9]{2} ms$/);
     assert.match(await page.locator("figure", { hasText: "Work saved" }).innerText(), /prefix cache hits\s*68%.*drafts accepted\s*71%/s);
+  }
+  if (!mock) {
+    await page.getByText(/busiest expert/).waitFor();
+    assert.equal(await tile("Running"), "6");
+    assert.ok(Number((await tile("Generation")).replace(",", "")) > 0);
   }
   await page.locator("figure", { hasText: "Requests" }).locator("svg").hover();
   await page.getByText(/\d s ago/).waitFor();

@@ -267,7 +267,7 @@ TEST(HttpServer, TheFirstPieceIsSentAtOnceAndThoseThatFollowQuicklyTogether) {
   HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
     reply->begin({200, "text/event-stream", ""});
     reply->write("one;");
-    eventually([&] { return goes_on.load(); });
+    goes_on.wait(false);
     for (const char* piece : {"two;", "three;", "four;"}) {
       reply->write(piece);
       std::this_thread::sleep_for(milliseconds(2));
@@ -281,6 +281,7 @@ TEST(HttpServer, TheFirstPieceIsSentAtOnceAndThoseThatFollowQuicklyTogether) {
     client.get("/");
     EXPECT_TRUE(client.read_until("one;"));
     goes_on = true;
+    goes_on.notify_all();
     EXPECT_TRUE(client.read_until("two;"));
     const bool has_all = client.received().find("four;") != std::string::npos;
     EXPECT_TRUE(client.read_until("four;", 0.25));  // before the end

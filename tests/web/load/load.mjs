@@ -6,7 +6,10 @@ import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, idle_clients } from "./stream.mjs";
 
-const kPrompts = ["It is a truth", "She had been", "春风", "The captain", "My dear", "Nothing could", "明月", "Upon the whole"];
+const kPrompts = [
+  "It is a truth", "She had been", "春风", "The captain", "My dear", "Nothing could", "明月", "Upon the whole",
+  "In the morning", "Her father", "白日", "A letter", "But Emma", "There was", "山中", "Mrs. Bennet",
+];
 
 /// What `sluice generate` writes for the body of a completion.
 export function generated_text(sluice, model, { prompt, seed, temperature, top_p, max_tokens }, options = []) {
@@ -16,9 +19,9 @@ export function generated_text(sluice, model, { prompt, seed, temperature, top_p
   return JSON.parse(out).text;
 }
 
-/// Completions with seeds of their own, the first of them greedy.
-export const completions = (max_tokens) =>
-  kPrompts.map((prompt, i) => ({ prompt, seed: 100 + i, temperature: i === 0 ? 0 : 0.8, top_p: 1, max_tokens }));
+/// 16 completions that have nothing in common; without `temperature` a quarter of them are greedy.
+export const completions = (max_tokens, temperature) =>
+  kPrompts.map((prompt, i) => ({ prompt, seed: 100 + i, temperature: temperature ?? (i % 4 === 0 ? 0 : 0.8), top_p: 1, max_tokens }));
 
 /// Completions and the texts that the server gives them when it has nothing else to do.
 export async function texts_alone(url, bodies) {
@@ -40,7 +43,7 @@ async function look(client, pid) {
 }
 
 /// One stream after the other until `end`. Every fourth is new where options.unique is set, every eighth vanishes where
-/// options.vanish is; all others are cases.
+/// options.vanish is; all others are cases, compared where their text is known.
 async function keep_streaming(url, worker, cases, options, end, result) {
   const client = new Client(url);
   const first = (milliseconds) => result.first.push(milliseconds);

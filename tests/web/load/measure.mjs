@@ -34,15 +34,15 @@ function bench(runs) {
 }
 
 /// Server and bench in turn, since other work on the machine comes and goes.
-async function beside_bench(server, cases) {
+async function beside_bench(server) {
   const load = { streams: 16, seconds: seconds / 6 };
   const runs = Math.max(1, Math.round((kBenchSeconds * bench(1)) / (16 * max_tokens)));
-  const ratios = { sampled: [], greedy: [] };
+  const ratios = { sampled: [], greedy: [] }, temperatures = { sampled: 0.8, greedy: 0 };
   console.log(`16 streams beside sluice bench decode --batch 16 --tokens ${max_tokens}:`);
   for (let i = 0; i < Number(ROUNDS); ++i) {
     const rate = bench(runs), rates = {};
     for (const [how, list] of Object.entries(ratios)) {
-      const r = await run_load(server, how === "greedy" ? cases.slice(0, 1) : cases.slice(1), load);
+      const r = await run_load(server, completions(max_tokens, temperatures[how]).map((body) => ({ body })), load);
       errors.push(...r.errors);
       list.push(r.tokens_per_second / rate);
       rates[how] = `${how} ${decimals(r.tokens_per_second)} (${first_token(r)})`;
@@ -64,7 +64,7 @@ try {
   const cases = await texts_alone(server.url, completions(max_tokens));
   await same_prefix(server);
   await many_streams(server, cases);
-  await beside_bench(server, cases);
+  await beside_bench(server);
 } finally {
   const ended = await server.stop();
   if (ended.code !== 0) errors.push(`the server ended with ${JSON.stringify(ended)}: ${server.log().slice(-500)}`);

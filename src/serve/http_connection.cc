@@ -239,6 +239,7 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
       too_slow = std::exchange(gone_callback_, nullptr);
     } else {
       pending_ += bytes;
+      has_piece_ = has_piece_ || bounded;
       largest_piece_ = std::max(largest_piece_, bytes.size());
       ended_ = ended_ || last;
       at_once = at_once || pending_.size() > kGatherBytes;
@@ -287,8 +288,8 @@ void Connection::flush() {
   bool ended;
   {
     const std::lock_guard lock(mutex_);
-    if (gather_posted_) last_flush_ = std::chrono::steady_clock::now();
-    gather_posted_ = flush_posted_ = false;
+    if (has_piece_) last_flush_ = std::chrono::steady_clock::now();
+    has_piece_ = gather_posted_ = flush_posted_ = false;
     writing_.swap(pending_);
     in_flight_ = writing_.size();
     ended = ended_;

@@ -108,6 +108,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   size_t in_flight_ = 0;                               // bytes of writing_ that are not sent
   size_t largest_piece_ = 0;                           // of this response
   bool gather_posted_ = false, flush_posted_ = false;  // who will send what is pending: soon, or at once
+  bool has_piece_ = false;                             // whether what is pending holds any of a stream
   bool ended_ = false, gone_ = false;
   std::function<void()> gone_callback_;
 };

@@ -239,7 +239,7 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
       too_slow = std::exchange(gone_callback_, nullptr);
     } else {
       pending_ += bytes;
-      has_piece_ = has_piece_ || bounded;
+      has_piece_ = has_piece_ || (bounded && !bytes.empty());
       largest_piece_ = std::max(largest_piece_, bytes.size());
       ended_ = ended_ || last;
       at_once = at_once || pending_.size() > kGatherBytes;

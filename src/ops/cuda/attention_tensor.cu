@@ -122,6 +122,53 @@ __device__ float row_max(float v) {
   return fmaxf(v, __shfl_xor_sync(~0u, v, 2));
 }
 
+/// put(column, value) for the columns below `end` of a thread's row r (of two) of kN.
+template <int kN, class Put>
+__device__ __forceinline__ void each_column(const float (&c)[kN / 8][4], int r, int end, Put put) {
+#pragma unroll
+  for (int n = 0; n < kN / 8; ++n)
+#pragma unroll
+    for (int i = 2 * r; i < 2 * r + 2; ++i)
+      if (8 * n + mma_col(i) < end) put(8 * n + mma_col(i), c[n][i]);
+}
+
+/// Which keys query t sees.
+struct Seen {
+  int t, first;
+  __device__ bool operator()(int key) const { return key <= t && key >= first; }
+};
+
+/// The softmax of a thread's row r (of two) so far, of which `out` are the weighted values.
+struct SoftmaxRow {
+  float most = -INFINITY, total = 0;
+
+  /// Takes the scores of kRows keys from `key` on in, which become their weights.
+  template <int kV>
+  __device__ __forceinline__ void take(float (&score)[kRows / 8][4], float (&out)[kV / 8][4], int r, int key,
+                                       const Seen& sees, float scale) {
+    float largest = most;
+#pragma unroll
+    for (int n = 0; n < kRows / 8; ++n)
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c)
+        if (sees(key + 8 * n + mma_col(c))) largest = fmaxf(largest, score[n][c] * scale);
+    largest = row_max(largest);
+    const float keep = most == -INFINITY ? 0.0f : expf(most - largest);
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < kRows / 8; ++n)
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c) {
+        score[n][c] = sees(key + 8 * n + mma_col(c)) ? expf(score[n][c] * scale - largest) : 0.0f;
+        sum += score[n][c];
+      }
+    total = total * keep + row_sum(sum);
+    most = largest;
+#pragma unroll
+    for (int n = 0; n < kV / 8; ++n) out[n][2 * r] *= keep, out[n][2 * r + 1] *= keep;
+  }
+};
+
 template <int kW, int kV>
 __global__ __launch_bounds__(kThreads) void forward(Rows<half_t> o, float* lse, Inputs in, const int32_t* first_T,
                                                     AttentionShape a) {
@@ -130,11 +177,12 @@ __global__ __launch_bounds__(kThreads) void forward(Rows<half_t> o, float* lse, 
   const Head k = head_of_block(a);
   const int begin = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;  // the longest first
   const int row = static_cast<int>(threadIdx.x) / 32 * 16;
-  float out[kV / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {};
-  int first[2];
+  float out[kV / 8][4] = {};
+  SoftmaxRow softmax[2];
+  Seen sees[2];
   for (int r = 0; r < 2; ++r) {
     const int t = begin + row + mma_row(2 * r);
-    first[r] = first_T && t < k.tokens ? first_T[k.row0 + t] : 0;
+    sees[r] = {t, first_T && t < k.tokens ? first_T[k.row0 + t] : 0};
   }
   fill<kRows, kW>(query, begin, k.tokens, in.is_vector, [&](int t) { return k.query(in, t); });
   for (int j = 0; j < min(begin + kRows, k.tokens); j += kRows) {
@@ -145,46 +193,16 @@ __global__ __launch_bounds__(kThreads) void forward(Rows<half_t> o, float* lse, 
     float score[kRows / 8][4];
     products<kRows, kW>(score, query, row, key);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int t = begin + row + mma_row(2 * r);
-      const auto is_seen = [&](int n, int c) {
-        const int at = j + 8 * n + mma_col(c);
-        return at <= t && at >= first[r];
-      };
-      float largest = most[r];
-#pragma unroll
-      for (int n = 0; n < kRows / 8; ++n)
-#pragma unroll
-        for (int c = 2 * r; c < 2 * r + 2; ++c)
-          if (is_seen(n, c)) largest = fmaxf(largest, score[n][c] * a.scale);
-      largest = row_max(largest);
-      const float keep = most[r] == -INFINITY ? 0.0f : expf(most[r] - largest);
-      float sum = 0;
-#pragma unroll
-      for (int n = 0; n < kRows / 8; ++n)
-#pragma unroll
-        for (int c = 2 * r; c < 2 * r + 2; ++c) {
-          score[n][c] = is_seen(n, c) ? expf(score[n][c] * a.scale - largest) : 0.0f;
-          sum += score[n][c];
-        }
-      total[r] = total[r] * keep + row_sum(sum);
-      most[r] = largest;
-#pragma unroll
-      for (int n = 0; n < kV / 8; ++n) out[n][2 * r] *= keep, out[n][2 * r + 1] *= keep;
-    }
+    for (int r = 0; r < 2; ++r) softmax[r].take<kV>(score, out, r, j, sees[r], a.scale);
     accumulate<kRows, kV>(out, score, value);
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int t = begin + row + mma_row(2 * r);
+    const int t = sees[r].t;
     if (t >= k.tokens) continue;
     half_t* to = o[k.row0 + t] + k.h * k.value;
-#pragma unroll
-    for (int n = 0; n < kV / 8; ++n)
-#pragma unroll
-      for (int c = 2 * r; c < 2 * r + 2; ++c)
-        if (8 * n + mma_col(c) < k.value) store(to + 8 * n + mma_col(c), out[n][c] / total[r]);
-    if (threadIdx.x % 4 == 0) lse[(k.row0 + t) * a.heads + k.h] = most[r] + logf(total[r]);
+    each_column<kV>(out, r, k.value, [&](int column, float v) { store(to + column, v / softmax[r].total); });
+    if (threadIdx.x % 4 == 0) lse[(k.row0 + t) * a.heads + k.h] = softmax[r].most + logf(softmax[r].total);
   }
 }
 
@@ -238,11 +256,7 @@ __global__ __launch_bounds__(kThreads) void backward_queries(Rows<half_t> dq, Ro
     const int t = begin + row + mma_row(2 * r);
     if (t >= k.tokens) continue;
     half_t* to = dq[k.row0 + t] + k.h * (k.nope + k.rope);
-#pragma unroll
-    for (int n = 0; n < kW / 8; ++n)
-#pragma unroll
-      for (int c = 2 * r; c < 2 * r + 2; ++c)
-        if (8 * n + mma_col(c) < k.nope + k.rope) store(to + 8 * n + mma_col(c), d_query[n][c]);
+    each_column<kW>(d_query, r, k.nope + k.rope, [&](int column, float v) { store(to + column, v); });
   }
 }
 
@@ -293,21 +307,13 @@ __global__ __launch_bounds__(kThreads) void backward_keys(Rows<half_t> dkv, Rows
     if (t >= k.tokens) continue;
     half_t* to = dkv[k.row0 + t] + k.h * (k.nope + k.value);
     float* d_rope = f.d_rope_HTR + (k.h * all + k.row0 + t) * k.rope;
-#pragma unroll
-    for (int n = 0; n < kW / 8; ++n)
-#pragma unroll
-      for (int c = 2 * r; c < 2 * r + 2; ++c) {
-        const int column = 8 * n + mma_col(c);
-        if (column < k.nope)
-          store(to + column, d_key[n][c]);
-        else if (column < k.nope + k.rope)
-          d_rope[column - k.nope] = d_key[n][c];
-      }
-#pragma unroll
-    for (int n = 0; n < kV / 8; ++n)
-#pragma unroll
-      for (int c = 2 * r; c < 2 * r + 2; ++c)
-        if (8 * n + mma_col(c) < k.value) store(to + k.nope + 8 * n + mma_col(c), d_value[n][c]);
+    each_column<kW>(d_key, r, k.nope + k.rope, [&](int column, float v) {
+      if (column < k.nope)
+        store(to + column, v);
+      else
+        d_rope[column - k.nope] = v;
+    });
+    each_column<kV>(d_value, r, k.value, [&](int column, float v) { store(to + k.nope + column, v); });
   }
 }
 

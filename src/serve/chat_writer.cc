@@ -3,14 +3,11 @@
 #include <fmt/format.h>
 
 #include "serve/kept_logprobs.h"
-#include "serve/response_text.h"
 
 namespace sluice {
 namespace {
 
 using Kind = AnswerEvent::Kind;
-
-constexpr const char* kEvent = "chat.completion.chunk";
 
 OrderedJson logprob_entry(const Tokenizer& tokenizer, const TokenLogprob& t) {
   const std::string_view bytes = tokenizer.token_bytes(t.id);
@@ -42,7 +39,9 @@ OrderedJson function_of(const std::string& name, const std::string& arguments) {
 }  // namespace
 
 ChatWriter::ChatWriter(const Tokenizer& tokenizer, ChatWriterOptions options)
-    : tokenizer_(tokenizer), options_(std::move(options)) {
+    : tokenizer_(tokenizer),
+      options_(std::move(options)),
+      frame_(options_.head, options_.head.stream ? "chat.completion.chunk" : "chat.completion") {
   answers_.reserve(options_.num_texts);
   for (size_t i = 0; i < options_.num_texts; ++i)
     answers_.push_back({AnswerParser(tokenizer, options_.format, options_.stops)});
@@ -136,14 +135,13 @@ std::string ChatWriter::list_of(const std::vector<TokenLogprobs>& tokens) const 
 void ChatWriter::put(size_t index, const OrderedJson& delta, std::string& out, const char* finish_reason) {
   Answer& a = answers_[index];
   if (!std::exchange(a.begun, true))
-    out += event_text(options_.head, kEvent,
-                      choice_text(index, "delta", {{"role", "assistant"}, {"content", ""}}, "null", nullptr), "null");
-  out += event_text(options_.head, kEvent, choice_text(index, "delta", delta, take_logprobs(a), finish_reason), "null");
+    out += frame_.event(choice_text(index, "delta", {{"role", "assistant"}, {"content", ""}}, "null", nullptr), "null");
+  out += frame_.event(choice_text(index, "delta", delta, take_logprobs(a), finish_reason), "null");
 }
 
 void ChatWriter::end(std::string& out) {
   if (!options_.head.stream) return;
-  if (options_.head.include_usage) out += event_text(options_.head, kEvent, "", json_text(usage_.json()));
+  if (options_.head.include_usage) out += frame_.event("", json_text(usage_.json()));
   out += kDoneEvent;
 }
 
@@ -164,7 +162,7 @@ std::string ChatWriter::body() {
     if (i > 0) choices += ',';
     choices += choice_text(i, "message", message(a), take_logprobs(a), a.finish_reason.c_str());
   }
-  return response_text(options_.head, "chat.completion", choices, json_text(usage_.json()));
+  return frame_.response(choices, json_text(usage_.json()));
 }
 
 }  // namespace sluice

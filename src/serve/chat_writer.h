@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "chat/answer.h"
-#include "serve/response_writer.h"
+#include "serve/response_text.h"
 
 namespace sluice {
 
@@ -55,6 +55,7 @@ class ChatWriter final : public ResponseWriter {
 
   const Tokenizer& tokenizer_;
   const ChatWriterOptions options_;
+  const ResponseText frame_;
   std::vector<Answer> answers_;
   size_t kept_logprobs_ = 0;
   Usage usage_;

@@ -5,12 +5,9 @@
 #include <algorithm>
 
 #include "serve/kept_logprobs.h"
-#include "serve/response_text.h"
 
 namespace sluice {
 namespace {
-
-constexpr const char* kObject = "text_completion";
 
 int64_t num_characters(std::string_view utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
@@ -28,7 +25,10 @@ std::string token_name(std::string_view bytes) {
 
 CompletionWriter::CompletionWriter(const Tokenizer& tokenizer, std::vector<std::vector<int32_t>> prompts,
                                    CompletionWriterOptions options)
-    : tokenizer_(tokenizer), prompts_(std::move(prompts)), options_(std::move(options)) {
+    : tokenizer_(tokenizer),
+      prompts_(std::move(prompts)),
+      options_(std::move(options)),
+      frame_(options_.head, "text_completion") {
   const size_t num_texts = prompts_.size() * options_.texts_per_prompt;
   for (size_t i = 0; i < num_texts; ++i)
     texts_.push_back({.stream = TextStream(tokenizer, options_.stops), .noted = TokenText(tokenizer)});
@@ -78,7 +78,7 @@ void CompletionWriter::put(size_t index, const std::string& piece, std::string& 
   Text& t = texts_[index];
   t.text += piece;
   if (!options_.head.stream || (t.text.empty() && !finish_reason)) return;
-  out += event_text(options_.head, kObject, choice_text(index, finish_reason), "null");
+  out += frame_.event(choice_text(index, finish_reason), "null");
 }
 
 std::string CompletionWriter::choice_text(size_t index, const char* finish_reason) {
@@ -111,7 +111,7 @@ std::string CompletionWriter::take_logprobs(Text& t) {
 
 void CompletionWriter::end(std::string& out) {
   if (!options_.head.stream) return;
-  if (options_.head.include_usage) out += event_text(options_.head, kObject, "", json_text(usage_.json()));
+  if (options_.head.include_usage) out += frame_.event("", json_text(usage_.json()));
   out += kDoneEvent;
 }
 
@@ -121,7 +121,7 @@ std::string CompletionWriter::body() {
     if (i > 0) choices += ',';
     choices += choice_text(i, texts_[i].finish_reason.c_str());
   }
-  return response_text(options_.head, kObject, choices, json_text(usage_.json()));
+  return frame_.response(choices, json_text(usage_.json()));
 }
 
 }  // namespace sluice

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "chat/text_stream.h"
-#include "serve/response_writer.h"
+#include "serve/response_text.h"
 #include "tokenizer/tokenizer.h"
 
 namespace sluice {
@@ -57,6 +57,7 @@ class CompletionWriter final : public ResponseWriter {
   const Tokenizer& tokenizer_;
   const std::vector<std::vector<int32_t>> prompts_;
   const CompletionWriterOptions options_;
+  const ResponseText frame_;
   std::vector<Text> texts_;
   size_t kept_logprobs_ = 0;
   Usage usage_;

@@ -1,4 +1,4 @@
-// The frame of responses and events, put together as text: what is in it may be large.
+// The frame of responses and events, put together as text: what is in it may be large, and events are many.
 #pragma once
 #include <string>
 
@@ -7,24 +7,33 @@
 
 namespace sluice {
 
-/// `choices`: as JSON, with commas between, without the brackets. `usage`: as JSON; empty: none.
-inline std::string response_text(const ResponseHead& head, const char* object, const std::string& choices,
-                                 const std::string& usage) {
-  std::string out = json_text({{"id", head.id},
-                               {"object", object},
-                               {"created", head.created},
-                               {"model", head.model},
-                               {"system_fingerprint", nullptr}});
-  out.pop_back();
-  out.append(R"(,"choices":[)").append(choices).append("]");
-  if (!usage.empty()) out.append(R"(,"usage":)").append(usage);
-  return out + "}";
-}
+class ResponseText {
+ public:
+  /// `object`: what OpenAI calls this kind of response, or of event.
+  ResponseText(const ResponseHead& head, const char* object)
+      : begin_(json_text({{"id", head.id},
+                          {"object", object},
+                          {"created", head.created},
+                          {"model", head.model},
+                          {"system_fingerprint", nullptr}})),
+        include_usage_(head.include_usage) {
+    begin_.back() = ',';
+    begin_ += R"("choices":[)";
+  }
 
-/// One event of a stream, with `usage` where the request wants it.
-inline std::string event_text(const ResponseHead& head, const char* object, const std::string& choices,
-                              const std::string& usage) {
-  return "data: " + response_text(head, object, choices, head.include_usage ? usage : "") + "\n\n";
-}
+  /// `choices`: as JSON, with commas between, without the brackets. `usage`: as JSON.
+  std::string response(const std::string& choices, const std::string& usage) const {
+    return begin_ + choices + R"(],"usage":)" + usage + "}";
+  }
+
+  /// One event of a stream, with `usage` where the request wants it.
+  std::string event(const std::string& choices, const std::string& usage) const {
+    return "data: " + (include_usage_ ? response(choices, usage) : begin_ + choices + "]}") + "\n\n";
+  }
+
+ private:
+  std::string begin_;
+  bool include_usage_;
+};
 
 }  // namespace sluice

@@ -169,6 +169,74 @@ TEST_P(OpTest, GroupedLinearUsesTheRecipePerExpert) {
             tol());
 }
 
+/// What Hopper's tensor cores lose of the sums of 128 products of codes (specification 5.3).
+double fp8_tol(double tol) { return tested_device() == Device::Kind::cuda ? std::max(tol, 1e-3) : tol; }
+
+/// The weights of a layer's experts, at equal distances in memory.
+struct Experts {
+  std::vector<int64_t> start;
+  SharedVector<uint8_t> codes;
+  Host scales;
+  std::vector<Matrix> matrices;
+  std::vector<Mat<double>> values;
+  Experts(Rng& rng, std::vector<int64_t> first_rows, int64_t outputs, int64_t inputs)
+      : start(std::move(first_rows)),
+        codes(static_cast<size_t>(count() * outputs * inputs)),
+        scales(DType::f32, count() * ((outputs + 127) / 128), (inputs + 127) / 128) {
+    for (int64_t e = 0; e < count(); ++e) {
+      const Host w = Host(DType::f32, outputs, inputs).set(uneven(rng, outputs, inputs));
+      Matrix m{codes.data() + e * outputs * inputs, nullptr, Format::fp8_128, outputs, inputs};
+      m.scales = scales.tensor().f32() + e * m.scale_rows() * m.scale_cols();
+      quantize_weight(stream(1), m, w, false);
+      matrices.push_back(m);
+      values.push_back(ref::quantize(w.get(), 128, 128, false).values());
+    }
+  }
+  int64_t count() const { return static_cast<int64_t>(start.size()) - 1; }
+  Tensor rows(const Host& h, size_t e) const { return h.tensor().slice_rows(start[e], start[e + 1] - start[e]); }
+  Mat<double> values_of(const Host& h, size_t e) const {
+    Mat<double> m(start[e + 1] - start[e], h.cols());
+    const Mat<double> all = h.get();
+    std::copy_n(all.data.begin() + start[e] * h.cols(), m.size(), m.data.begin());
+    return m;
+  }
+};
+
+// Sizes, addresses and distances that suit the GPU's copy engine: there, kernels of their own. Experts without rows,
+// with one, with more and with fewer than a tile; what lies behind the last row stays.
+TEST_P(OpTest, Fp8ProductsOfAlignedRows) {
+  const int64_t T = 609, K = 272, N = 392;
+  const Experts experts(rng_, {0, 300, 300, 301, 560, 602}, N, K);
+  const Host offsets = i32_vector(experts.start), x = Host(dtype(), T, K).set(uneven(rng_, T, K));
+  const Host dy = Host(dtype(), T, N).set(uneven(rng_, T, N));
+  for (const Out out : {Out::set, Out::add}) {
+    Host y = output(T, N), dx = output(T, K);
+    if (out == Out::add) y.set(uneven(rng_, T, N)), dx.set(uneven(rng_, T, K));
+    const Host y_before = y, dx_before = dx;
+    Host y_alone = y, dx_alone = dx;
+    run({&y, &dx}, [&](Stream& s) {
+      grouped_linear_forward(s, y, x, offsets, experts.matrices, out);
+      grouped_linear_backward_input(s, dx, dy, offsets, experts.matrices, out);
+    });
+    run({&y_alone, &dx_alone}, [&](Stream& s) {
+      for (size_t e = 0; e < experts.matrices.size(); ++e) {
+        linear_forward(s, experts.rows(y_alone, e), experts.rows(x, e), experts.matrices[e], out);
+        linear_backward_input(s, experts.rows(dx_alone, e), experts.rows(dy, e), experts.matrices[e], out);
+      }
+    });
+    EXPECT_TRUE(y.bytes() == y_alone.bytes() && dx.bytes() == dx_alone.bytes());
+    for (size_t e : {0, 2, 3, 4}) {
+      const auto part = [&](const Host& h) { return experts.values_of(h, e); };
+      Mat<double> forward = ref::fp8_forward(part(x), experts.values[e]);
+      Mat<double> backward = ref::fp8_backward_input(part(dy), experts.values[e]);
+      if (out == Out::add)
+        forward = ref::plus(forward, part(y_before)), backward = ref::plus(backward, part(dx_before));
+      EXPECT_LT(diff(part(y), forward), fp8_tol(tol())) << e;
+      EXPECT_LT(diff(part(dx), backward), fp8_tol(tol())) << e;
+    }
+  }
+}
+
 TEST_P(FixedOpTest, Fp8KeepsNonFiniteHugeAndZero) {
   const Weight w(random(130, 140).get());
   Mat<double> m = random(5, 140).get();

@@ -162,47 +162,75 @@ void any_product(Stream& s, const Product& p) {
   plain_product(queue, p, queue.scratch(kLibraryWorkspace));
 }
 
+/// The experts' codes transposed, so that they lie along k where the gradient of the input is multiplied.
+struct TransposedCodes {
+  int64_t ld;
+  size_t bytes;
+  explicit TransposedCodes(ExpertBank w)
+      : ld((w[0].rows + kCodeAlignment - 1) / kCodeAlignment * kCodeAlignment),
+        bytes(w.size() * static_cast<size_t>(w[0].cols * ld)) {}
+
+  void set(cudaStream_t s, Product& p, ExpertBank w, uint8_t* codes) const {
+    transpose_codes(s, codes, ld, p.bank, p.experts, w[0].rows, w[0].cols);
+    for (int64_t e = 0; e < p.experts; ++e) p.bank.data[e] = codes + e * w[0].cols * ld;
+    p.b.along_k = true;
+    p.b.ld = ld;
+    p.b.is_vector = true;
+  }
+
+ private:
+  static constexpr int64_t kCodeAlignment = 16;
+};
+
+/// Quantises x by rows and multiplies.
+void fp8_rows_product(Stream& s, Product p, const Tensor& x, ExpertBank w) {
+  const cudaStream_t stream = s.queue().stream();
+  const TransposedCodes transposed(w);
+  const size_t codes = static_cast<size_t>(x.size()), scales = static_cast<size_t>(x.rows() * groups(x.cols()));
+  const size_t matrix_codes = p.b.along_k ? 0 : transposed.bytes;
+  Scratch scratch(s.queue(), Scratch::total(codes, scales * sizeof(float), matrix_codes));
+  const Codes c{scratch.take<uint8_t>(codes), scratch.take<float>(scales)};
+  fp8_rows(stream, c, x);
+  if (!p.b.along_k) transposed.set(stream, p, w, scratch.take<uint8_t>(matrix_codes));
+  p.a.outer = groups(x.cols());
+  p.a = coded(c, x.cols(), p.a);
+  fp8_product(stream, p);
+}
+
 /// y (=|+=) x w' (along_k), or x w.
 void rows_product(Stream& s, const Tensor& y, const Tensor& x, const Group& g, bool along_k, Out out) {
   if (y.size() == 0) return;
-  const cudaStream_t stream = s.queue().stream();
-  const Format format = g.matrices[0].format;
   Product p;
   set_group(p, g);
   set_output(p, y, out);
   p.K = x.cols();
   p.b = matrices(g.matrices, along_k);
   p.a = operand(x, true);
-  if (format != Format::fp8_128) return any_product(s, p);
-  const size_t codes = static_cast<size_t>(x.size()), scales = static_cast<size_t>(x.rows() * groups(x.cols()));
-  Scratch scratch(s.queue(), Scratch::total(codes, scales * sizeof(float)));
-  const Codes c{scratch.take<uint8_t>(codes), scratch.take<float>(scales)};
-  fp8_rows(stream, c, x);
-  p.a.outer = groups(x.cols());
-  p.a = coded(c, x.cols(), p.a);
-  fp8_product(stream, p);
+  g.matrices[0].format == Format::fp8_128 ? fp8_rows_product(s, p, x, g.matrices) : any_product(s, p);
 }
 
 /// Quantises dy and x by tiles of 128 tokens x 1 channel, x after a round trip through tiles of rows, and multiplies.
 void fp8_depth_product(Stream& s, Product p, const Tensor& dy, const Tensor& x) {
   const cudaStream_t stream = s.queue().stream();
-  const int64_t T = x.rows(), tiles = column_scale_rows(T, p.experts);
-  const size_t dy_codes = static_cast<size_t>(dy.size()), dy_scales = static_cast<size_t>(tiles * dy.cols());
-  const size_t x_codes = static_cast<size_t>(x.size()), x_scales = static_cast<size_t>(tiles * x.cols());
-  const size_t row_scales = static_cast<size_t>(T * groups(x.cols()));
+  const int64_t T = x.rows(), tiles = column_scale_rows(T, p.experts), tokens = tiles * kGroup;
+  const size_t dy_codes = static_cast<size_t>(tokens * dy.cols()), dy_scales = static_cast<size_t>(tiles * dy.cols());
+  const size_t x_codes = static_cast<size_t>(tokens * x.cols()), x_scales = static_cast<size_t>(tiles * x.cols());
+  const size_t row_codes = static_cast<size_t>(x.size()), row_scales = static_cast<size_t>(T * groups(x.cols()));
   Scratch scratch(s.queue(), Scratch::total(dy_codes, dy_scales * sizeof(float), x_codes, x_scales * sizeof(float),
-                                            x_codes, row_scales * sizeof(float)));
+                                            row_codes, row_scales * sizeof(float)));
   const Codes left{scratch.take<uint8_t>(dy_codes), scratch.take<float>(dy_scales)};
   const Codes right{scratch.take<uint8_t>(x_codes), scratch.take<float>(x_scales)};
-  const Codes cached{scratch.take<uint8_t>(x_codes), scratch.take<float>(row_scales)};
+  const Codes cached{scratch.take<uint8_t>(row_codes), scratch.take<float>(row_scales)};
   fp8_columns(stream, left, dy, p.offsets_E1, p.experts);
   fp8_rows(stream, cached, x);
   fp8_columns(stream, right, cached, T, x.cols(), p.offsets_E1, p.experts);
+  p.in_groups = true;
+  p.a.along_k = p.b.along_k = true;
   p.a.outer = p.b.outer = 1;
   p.a.inner = dy.cols();
   p.b.inner = x.cols();
-  p.a = coded(left, dy.cols(), p.a);
-  p.b = coded(right, x.cols(), p.b);
+  p.a = coded(left, tokens, p.a);
+  p.b = coded(right, tokens, p.b);
   fp8_product(stream, p);
 }
 

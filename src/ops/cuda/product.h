@@ -41,13 +41,17 @@ struct Product {
   const int32_t* offsets_E1 = nullptr;  // null: one expert that owns everything
   int64_t experts = 1;
   bool by_depth = false;  // experts own ranges of k
+  // Ranges of k begin at multiples of 128: that of expert e at 128 (offsets_E1[e] / 128 + e), its last 128 filled up
+  // with zeros.
+  bool in_groups = false;
   int64_t M = 0, N = 0, K = 0;
   Bank bank;
 };
 
 /// bf16 times bf16 on tensor cores, sums in float32.
 void bf16_product(cudaStream_t s, const Product& p);
-/// E4M3 codes on tensor cores: exact products, the float32 sum of every 128 of k scaled and added in float32.
+/// E4M3 codes on tensor cores, both sides along k: the sum of every 128 of k scaled and added in float32. Within 128 of
+/// k products are exact; their sum is float32, or what Hopper's tensor cores make of it (specification 5.3).
 void fp8_product(cudaStream_t s, const Product& p);
 /// float32 and bf16 in any mix, float32 multiply-adds; slow.
 void f32_product(cudaStream_t s, const Product& p);

@@ -26,8 +26,10 @@ __device__ inline bool find_task(ProductTask& t, const Product& p, int64_t rows)
     t.expert = static_cast<int>(blockIdx.z);
     t.i = tile * rows, t.i_end = p.M, t.k = 0, t.k_end = p.K, t.group = 0;
     if (p.offsets_E1) {
-      t.k = p.offsets_E1[t.expert], t.k_end = p.offsets_E1[t.expert + 1];
-      t.group = t.k / 128 + t.expert;
+      const int64_t begin = p.offsets_E1[t.expert];
+      t.group = begin / 128 + t.expert;
+      t.k = p.in_groups ? t.group * 128 : begin;
+      t.k_end = t.k + p.offsets_E1[t.expert + 1] - begin;
     }
     return t.k < t.k_end;
   }

@@ -1,4 +1,5 @@
-// Products on tensor cores (mma.sync m16n8k16, float32 sums). Tiles of 128 x 128 outputs and 32 or 64 of k; the next
+// Products on tensor cores (mma.sync m16n8k16, float32 sums), for matrices whose addresses and strides do not suit
+// product_wgmma.cu. Tiles of 128 x 128 outputs and 32 or 64 of k; the next
 // tile is loaded into registers while this one is multiplied. FP8 codes are multiplied as half precision, in which
 // every E4M3 value is exact.
 #include <type_traits>
@@ -6,6 +7,7 @@
 #include "ops/cuda/fp8.cuh"
 #include "ops/cuda/mma.cuh"
 #include "ops/cuda/product_task.cuh"
+#include "ops/cuda/product_wgmma.h"
 
 namespace sluice::cuda {
 namespace {
@@ -217,26 +219,23 @@ __global__ __launch_bounds__(kThreads, kBlocks<E>) void product(const __grid_con
   store_tile(p, t, sum, row, j + col);
 }
 
-template <class E>
-void product_of(cudaStream_t s, const Product& p) {
-  const dim3 grid = product_grid(p, kTile, kTile);
-  if (p.a.along_k && p.b.along_k)
-    product<E, true, true><<<grid, kThreads, 0, s>>>(p);
-  else if (p.a.along_k)
-    product<E, true, false><<<grid, kThreads, 0, s>>>(p);
-  else
-    product<E, false, false><<<grid, kThreads, 0, s>>>(p);
-}
-
 }  // namespace
 
 void bf16_product(cudaStream_t s, const Product& p) {
-  product_of<half_t>(s, p);
+  if (wgmma_bf16_product(s, p)) return;
+  const dim3 grid = product_grid(p, kTile, kTile);
+  if (p.a.along_k && p.b.along_k)
+    product<half_t, true, true><<<grid, kThreads, 0, s>>>(p);
+  else if (p.a.along_k)
+    product<half_t, true, false><<<grid, kThreads, 0, s>>>(p);
+  else
+    product<half_t, false, false><<<grid, kThreads, 0, s>>>(p);
   check_launch("bf16 product");
 }
 
 void fp8_product(cudaStream_t s, const Product& p) {
-  product_of<uint8_t>(s, p);
+  if (wgmma_fp8_product(s, p)) return;
+  product<uint8_t, true, true><<<product_grid(p, kTile, kTile), kThreads, 0, s>>>(p);
   check_launch("FP8 product");
 }
 

@@ -8,10 +8,6 @@
 
 namespace sluice::cuda::hopper {
 
-#ifdef SLUICE_WATCHDOG
-__device__ uint32_t* watchdog_notes;
-#endif
-
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -57,19 +53,8 @@ __device__ __forceinline__ bool has_passed(uint64_t* barrier, uint32_t parity) {
   return passed != 0;
 }
 __device__ __forceinline__ void wait_for(uint64_t* barrier, uint32_t parity) {
-#ifdef SLUICE_WATCHDOG
-  const long long start = clock64();
-  while (!has_passed(barrier, parity))
-    if (clock64() - start > 2000000000LL) {
-      volatile uint32_t* note = watchdog_notes + (blockIdx.x * 3 + threadIdx.x / 128) % 1024 * 4;
-      note[1] = threadIdx.x, note[2] = shared_address(barrier), note[3] = parity, note[0] = 1 + blockIdx.x;
-      __threadfence_system();
-      __trap();
-    }
-#else
   while (!has_passed(barrier, parity)) {
   }
-#endif
 }
 
 /// All threads of all blocks of the cluster.
@@ -84,6 +69,10 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 /// `threads` threads of the block that name the same barrier (1 to 15; 0 is __syncthreads).
 __device__ __forceinline__ void synchronize_some(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+/// Counts as one of them without waiting for the others.
+__device__ __forceinline__ void arrive_at_some(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 /// What this thread wrote to shared memory is seen by the copy engine and the tensor cores from here on.
 __device__ __forceinline__ void publish_to_engines() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -116,6 +105,29 @@ __device__ __forceinline__ void copy_bytes(void* to, const void* from, uint32_t 
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                    shared_address(to)),
                "l"(from), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
+}
+/// `bytes` bytes from shared memory to global memory; the same multiples. Part of this thread's group of copies.
+__device__ __forceinline__ void copy_out(void* to, const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)),
+               "r"(bytes)
+               : "memory");
+}
+/// The same, added to what is there: float32.
+__device__ __forceinline__ void add_out(void* to, const void* from, uint32_t bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+               "r"(shared_address(from)), "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Until shared memory of all groups of this thread has been read.
+__device__ __forceinline__ void wait_for_reads() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+
+/// Four 8 x 8 matrices of 16 bits to shared memory, as tensor cores hold them; lane n gives the address of row n % 8 of
+/// matrix n / 8.
+__device__ __forceinline__ void store_matrices(void* row, const uint32_t (&m)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)), "r"(m[0]),
+               "r"(m[1]), "r"(m[2]), "r"(m[3])
                : "memory");
 }
 

@@ -34,7 +34,7 @@ __device__ __forceinline__ void feed(const Product& p, Shared<C>& s, const CUten
   constexpr int kShareRows = C::kRows / C::kCluster;
   const int share = static_cast<int>(blockIdx.x) % C::kCluster * kShareRows;
   constexpr uint16_t kMask = C::kCluster > 1 ? (1 << C::kCluster) - 1 : 0;
-  Tiles<C> tiles(p, s.offsets_E1);
+  Tiles<C> tiles(p);
   Place<C::kStages> place;
   for (Tile t; tiles.next(t);) {
     const int scales = C::kColumnScales ? max(0, min(kCols, static_cast<int>(p.N) - t.col)) * 4 : 0;
@@ -110,7 +110,25 @@ __device__ __forceinline__ void promote(Sums& sum, const Sums& part, float top, 
   }
 }
 
-/// All of k of a tile of codes: the sum of every 128 of k is scaled and added in float32.
+constexpr int kTurn = 3;  // barriers: a warpgroup's turn to queue products
+
+template <class C>
+__device__ __forceinline__ void multiply_128(Sums& part, uint32_t a, uint32_t b, const Role& role) {
+  if constexpr (C::kOrder > 0) hopper::synchronize_some(kTurn + role.group, kMultipliers * kWarpgroup);
+  hopper::pin(part);
+  hopper::begin_products();
+#pragma unroll
+  for (int k = 0; k < kLine; k += 32) {
+    hopper::multiply_e4m3(part, hopper::side(a + k), hopper::side(b + k), k > 0);
+    if (C::kOrder == 2 && k == kLine / 2 - 32) hopper::commit_products();
+  }
+  hopper::commit_products();
+  if constexpr (C::kOrder == 2) hopper::wait_for_products<1>();
+  if constexpr (C::kOrder > 0) hopper::arrive_at_some(kTurn + 1 - role.group, kMultipliers * kWarpgroup);
+}
+
+/// All of k of a tile of codes: the sum of every 128 of k is scaled and added in float32. The warpgroups take turns, so
+/// that the tensor cores work for one while the other adds.
 template <class C, int kWaves>
 __device__ __forceinline__ void multiply_codes(Sums (&sum)[C::kWaves], const Product& p, const Tile& t,
                                                const Role& role, Shared<C>& s, Place<C::kStages>& place) {
@@ -122,12 +140,8 @@ __device__ __forceinline__ void multiply_codes(Sums (&sum)[C::kWaves], const Pro
     const uint32_t a = hopper::shared_address(s.a[place.stage]), b = hopper::shared_address(s.b[place.stage]);
 #pragma unroll
     for (int wave = 0; wave < kWaves; ++wave) {
-      hopper::pin(part);
-      hopper::begin_products();
-#pragma unroll
-      for (int k = 0; k < kLine; k += 32)
-        hopper::multiply_e4m3(part, hopper::side(a + role.wave_row(wave) * kLine + k), hopper::side(b + k), k > 0);
-      hopper::commit_products();
+      multiply_128<C>(part, a + role.wave_row(wave) * kLine, b, role);
+      if (C::kEarly && wave > 0 && left == 1) store_wave(p, t, role, sum[0], 0, role.staged(s));
       hopper::wait_for_products<0>();
       hopper::pin(part);
       if (!C::kColumnScales && wave == kWaves - 1) release(s, place.stage, role);
@@ -137,6 +151,8 @@ __device__ __forceinline__ void multiply_codes(Sums (&sum)[C::kWaves], const Pro
     }
     if (C::kColumnScales) release(s, place.stage, role);
   }
+  if (!C::kEarly || kWaves == 1) store_wave(p, t, role, sum[0], 0, role.staged(s));
+  if constexpr (kWaves == 2) store_wave(p, t, role, sum[1], 1, role.staged(s));
 }
 
 /// Zeroes what a stage holds beyond the expert's last token: lines of k from `count` on.
@@ -159,8 +175,8 @@ __device__ __forceinline__ void clear_tail(Shared<C>& s, int stage, int count, c
 
 /// All of k of a tile of bf16.
 template <class C, int kWaves>
-__device__ __forceinline__ void multiply_halves(Sums (&sum)[C::kWaves], const Tile& t, const Role& role, Shared<C>& s,
-                                                Place<C::kStages>& place) {
+__device__ __forceinline__ void multiply_halves(Sums (&sum)[C::kWaves], const Product& p, const Tile& t,
+                                                const Role& role, Shared<C>& s, Place<C::kStages>& place) {
   // 16 of k: 32 bytes of each line, or 16 lines.
   constexpr uint32_t kStepA = C::kAlongA ? 32 : 16 * kLine, kStepB = C::kAlongB ? 32 : 16 * kLine;
   constexpr uint32_t kLead = kWave * kLine;
@@ -191,6 +207,9 @@ __device__ __forceinline__ void multiply_halves(Sums (&sum)[C::kWaves], const Ti
 #pragma unroll
   for (int wave = 0; wave < kWaves; ++wave) hopper::pin(sum[wave]);
   release(s, before, role);
+  // Not a loop: the compiler would not unroll it and would keep the sums in memory.
+  store_wave(p, t, role, sum[0], 0, role.staged(s));
+  if constexpr (kWaves == 2) store_wave(p, t, role, sum[1], 1, role.staged(s));
 }
 
 /// The first kWaves waves of a tile.
@@ -200,15 +219,16 @@ __device__ __forceinline__ void multiply_tile(Sums (&sum)[C::kWaves], const Prod
   if constexpr (C::kIsFp8)
     multiply_codes<C, kWaves>(sum, p, t, role, s, place);
   else
-    multiply_halves<C, kWaves>(sum, t, role, s, place);
+    multiply_halves<C, kWaves>(sum, p, t, role, s, place);
 }
 
 /// A warpgroup: its waves of all tiles of the block.
 template <class C>
 __device__ __forceinline__ void multiply(const Product& p, Shared<C>& s) {
   const Role role;
-  Tiles<C> tiles(p, s.offsets_E1);
+  Tiles<C> tiles(p);
   Place<C::kStages> place;
+  if (C::kIsFp8 && C::kOrder > 0 && role.group == 1) hopper::arrive_at_some(kTurn, kMultipliers * kWarpgroup);
   for (Tile t; tiles.next(t);) {
     Sums sum[C::kWaves];
     if constexpr (C::kIsFp8) {
@@ -217,25 +237,21 @@ __device__ __forceinline__ void multiply(const Product& p, Shared<C>& s) {
 #pragma unroll
         for (float& v : wave) v = 0;
     }
-    if (C::kWaves == 1 || t.row + role.wave_row(C::kWaves - 1) < t.row_end)
+    // The same for both warpgroups: they take turns.
+    if (C::kWaves == 1 || t.row + kMultipliers * kWave < t.row_end)
       multiply_tile<C, C::kWaves>(sum, p, t, role, s, place);
     else
       multiply_tile<C, 1>(sum, p, t, role, s, place);
-    // Not a loop: the compiler would not unroll it and would keep the sums in memory.
-    store_wave(p, t, role, sum[0], 0);
-    if constexpr (C::kWaves == 2) store_wave(p, t, role, sum[1], 1);
   }
+  hopper::wait_for_reads();
 }
 
 template <class C>
 __global__ __launch_bounds__(kThreads, 1) void wgmma_product(const __grid_constant__ Product p,
                                                              const __grid_constant__ CUtensorMap map_a,
                                                              const __grid_constant__ CUtensorMap map_b) {
-  extern __shared__ uint8_t memory[];
-  Shared<C>& s =
-      *reinterpret_cast<Shared<C>*>((reinterpret_cast<uintptr_t>(memory) + kAlignment - 1) / kAlignment * kAlignment);
-  if (p.offsets_E1)
-    for (int e = static_cast<int>(threadIdx.x); e <= p.experts; e += kThreads) s.offsets_E1[e] = p.offsets_E1[e];
+  extern __shared__ __align__(kAlignment) uint8_t memory[];
+  Shared<C>& s = *reinterpret_cast<Shared<C>*>(memory);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < C::kStages; ++stage) {
       hopper::init_barrier(&s.full[stage], 1);
@@ -301,7 +317,8 @@ void launch(cudaStream_t stream, const Product& p) {
   int device, processors;
   check_cuda(cudaGetDevice(&device), "the current GPU");
   check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "its size");
-  constexpr size_t kMemory = sizeof(Shared<C>) + kAlignment;
+  constexpr size_t kMemory = sizeof(Shared<C>);
+  static_assert(kMemory <= 227 * 1024);
   check_cuda(cudaFuncSetAttribute(wgmma_product<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, kMemory),
              "shared memory of a product");
   const int64_t row_tiles = p.by_depth     ? p.experts * blocks(p.M, C::kRows)

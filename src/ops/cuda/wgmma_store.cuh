@@ -1,73 +1,91 @@
-// The sums of a wave to memory (product_wgmma.cu).
+// The sums of a wave to memory (product_wgmma.cu): through shared memory, from where the copy engine takes them while
+// the next tile is multiplied.
 #pragma once
 #include "ops/cuda/wgmma_tile.cuh"
 
 namespace sluice::cuda {
 
-/// v[j] of lane i of a quad becomes v[i] of lane j.
-__device__ __forceinline__ void transpose_quad(uint32_t (&v)[4], int lane) {
-  const auto swap = [&](uint32_t& low, uint32_t& high, int bit) {
-    const bool is_high = lane & bit;
-    const uint32_t got = __shfl_xor_sync(0xffffffffu, is_high ? low : high, bit);
-    low = is_high ? got : low;
-    high = is_high ? high : got;
-  };
-  swap(v[0], v[1], 1), swap(v[2], v[3], 1);
-  swap(v[0], v[2], 2), swap(v[1], v[3], 2);
-}
-
-/// A row's share of a wave, in bf16: eight columns of each thread at once.
-__device__ __forceinline__ void store_row(half_t* y, const Sums& sum, int half, int cols, int lane, bool is_row) {
+/// The 16 rows of a warp in bf16, to its part of shared memory.
+__device__ __forceinline__ void stage_halves(uint8_t* staged, const Sums& sum, int lane) {
+  uint8_t* row = staged + (lane / 8 % 2 * 8 + lane % 8) * kHalfPitch + lane / 16 * 16;
 #pragma unroll
-  for (int n = 0; n < kCols / 8; n += 4) {
-    uint32_t v[4];
+  for (int n = 0; n < kCols / 8; n += 2) {
+    uint32_t m[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const __nv_bfloat162 pair = __floats2bfloat162_rn(sum[4 * (n + j) + half], sum[4 * (n + j) + half + 1]);
-      v[j] = *reinterpret_cast<const uint32_t*>(&pair);
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(sum[4 * n + 2 * j], sum[4 * n + 2 * j + 1]);
+      m[j] = *reinterpret_cast<const uint32_t*>(&pair);
     }
-    transpose_quad(v, lane);
-    const int col = 8 * (n + lane % 4);
-    if (is_row && col < cols) *reinterpret_cast<uint4*>(y + col) = make_uint4(v[0], v[1], v[2], v[3]);
+    hopper::store_matrices(row + 16 * n, m);
   }
 }
 
-/// The same for float32, and where y is added to.
-template <class T>
-__device__ __forceinline__ void store_row(T* y, const Sums& sum, int half, int cols, int lane, bool is_row, bool add) {
-  if (!is_row) return;
+/// Rows `half` / 2 * 8 to + 7 of a warp in float32.
+__device__ __forceinline__ void stage_floats(uint8_t* staged, const Sums& sum, int half, int lane) {
+  uint8_t* at = staged + lane / 4 * kFloatPitch + lane % 4 * 8;
+#pragma unroll
+  for (int n = 0; n < kCols / 8; ++n)
+    *reinterpret_cast<float2*>(at + 32 * n) = make_float2(sum[4 * n + half], sum[4 * n + half + 1]);
+}
+
+/// bf16 that is added to: rounded once, so that it must pass through registers.
+__device__ __forceinline__ void add_row(half_t* y, const Sums& sum, int half, int cols, int lane) {
 #pragma unroll
   for (int n = 0; n < kCols / 8; ++n) {
     const int col = 8 * n + lane % 4 * 2;
     if (col >= cols) continue;
-    float left = sum[4 * n + half], right = sum[4 * n + half + 1];
-    if constexpr (sizeof(T) == 4) {
-      float2* at = reinterpret_cast<float2*>(y + col);
-      const float2 old = add ? *at : make_float2(0, 0);
-      *at = add ? make_float2(old.x + left, old.y + right) : make_float2(left, right);
-    } else {
-      __nv_bfloat162* at = reinterpret_cast<__nv_bfloat162*>(y + col);
-      const float2 old = __bfloat1622float2(*at);
-      *at = __floats2bfloat162_rn(old.x + left, old.y + right);
-    }
+    __nv_bfloat162* at = reinterpret_cast<__nv_bfloat162*>(y + col);
+    const float2 old = __bfloat1622float2(*at);
+    *at = __floats2bfloat162_rn(old.x + sum[4 * n + half], old.y + sum[4 * n + half + 1]);
   }
 }
 
-__device__ __forceinline__ void store_wave(const Product& p, const Tile& t, const Role& role, const Sums& sum,
-                                           int wave) {
-  int row = t.row + role.wave_row(wave) + role.thread_row();
-  void* y = p.y ? p.y : p.bank.data[t.expert];
-  const int cols = static_cast<int>(p.N) - t.col;
-#pragma unroll
-  for (int half = 0; half < 4; half += 2, row += 8) {
-    const int64_t at = row * p.ldy + t.col;
-    const bool is_row = row < t.row_end;
-    if (p.y_is_f32)
-      store_row(static_cast<float*>(y) + at, sum, half, cols, role.lane, is_row, p.add);
-    else if (p.add)
-      store_row(static_cast<half_t*>(y) + at, sum, half, cols, role.lane, is_row, true);
+/// Queues the rows of a warp: row `first` of the product is the first of `staged`. Lanes below `rows` have one each.
+__device__ __forceinline__ void send_rows(const Product& p, const Tile& t, void* y, const uint8_t* staged, int first,
+                                          int rows, int lane) {
+  hopper::publish_to_engines();
+  __syncwarp();
+  const int row = first + lane, cols = min(kCols, static_cast<int>(p.N) - t.col);
+  if (lane < rows && row < t.row_end && cols > 0) {
+    const int size = p.y_is_f32 ? 4 : 2;
+    uint8_t* to = static_cast<uint8_t*>(y) + (row * p.ldy + t.col) * size;
+    const uint8_t* from = staged + lane * (p.y_is_f32 ? kFloatPitch : kHalfPitch);
+    if (p.add)
+      hopper::add_out(to, from, static_cast<uint32_t>(cols * size));
     else
-      store_row(static_cast<half_t*>(y) + at, sum, half, cols, role.lane, is_row);
+      hopper::copy_out(to, from, static_cast<uint32_t>(cols * size));
+  }
+  hopper::commit_copies();
+}
+
+/// Shared memory may be written again: what was sent before has been read.
+__device__ __forceinline__ void await_sent() {
+  hopper::wait_for_reads();
+  __syncwarp();
+}
+
+__device__ __forceinline__ void store_wave(const Product& p, const Tile& t, const Role& role, const Sums& sum, int wave,
+                                           uint8_t* staged) {
+  const int first = t.row + role.wave_row(wave) + role.warp * 16;
+  void* y = p.y ? p.y : p.bank.data[t.expert];
+  if (p.y_is_f32) {
+#pragma unroll
+    for (int half = 0; half < 4; half += 2) {
+      await_sent();
+      stage_floats(staged, sum, half, role.lane);
+      send_rows(p, t, y, staged, first + 4 * half, 8, role.lane);
+    }
+  } else if (!p.add) {
+    await_sent();
+    stage_halves(staged, sum, role.lane);
+    send_rows(p, t, y, staged, first, 16, role.lane);
+  } else {
+    const int cols = static_cast<int>(p.N) - t.col;
+#pragma unroll
+    for (int half = 0; half < 4; half += 2) {
+      const int row = first + role.lane / 4 + 4 * half;
+      if (row < t.row_end) add_row(static_cast<half_t*>(y) + row * p.ldy + t.col, sum, half, cols, role.lane);
+    }
   }
 }
 

@@ -14,24 +14,31 @@ constexpr int kWave = 64, kCols = 128, kLine = 128;  // rows and columns of outp
 constexpr int kBandRows = 2048;                      // rows that are taken for all columns before the next ones
 
 /// One kernel. E: bf16, or uint8_t for codes.
-template <class E, int kWaves_, int kCluster_, bool kAlongA_, bool kAlongB_, bool kColumnScales_>
+template <class E, int kWaves_, int kCluster_, bool kAlongA_, bool kAlongB_, bool kColumnScales_, int kOrder_ = 1>
 struct Config {
   using Element = E;
+  static constexpr int kOrder = kOrder_ % 4;
+  static constexpr bool kEarly = kOrder_ >= 4;
   static constexpr int kWaves = kWaves_, kCluster = kCluster_;
   static constexpr bool kAlongA = kAlongA_, kAlongB = kAlongB_, kColumnScales = kColumnScales_;
   static constexpr bool kByDepth = kColumnScales || !kAlongA, kIsFp8 = sizeof(E) == 1;
   static constexpr int kRows = kMultipliers * kWave * kWaves, kDepth = kLine / static_cast<int>(sizeof(E));
-  static constexpr int kStages = kWaves == 1 ? 6 : 4;
+  static constexpr int kStages = (kWaves == 1 ? 6 : 4) - kColumnScales;
   static constexpr uint32_t kBytesA = kRows * kLine, kBytesB = kCols * kLine;
 };
+
+// What a warp's sums pass through on their way to memory: 16 rows of bf16 or 8 of float32. Rows are padded so that no
+// bank is met twice.
+constexpr int kHalfPitch = kCols * 2 + 16, kFloatPitch = kCols * 4 + 32, kStagedBytes = 16 * kHalfPitch;
+static_assert(8 * kFloatPitch <= kStagedBytes);
 
 template <class C>
 struct Shared {
   uint8_t a[C::kStages][C::kBytesA];
   uint8_t b[C::kStages][C::kBytesB];
+  uint8_t staged[kMultipliers * kWarpgroup / 32][kStagedBytes];
   float scale_b[C::kColumnScales ? C::kStages : 1][kCols];
   uint64_t full[C::kStages], empty[C::kStages];
-  int32_t offsets_E1[kMaxExperts + 1];
 };
 constexpr size_t kAlignment = 1024;  // of tiles with swizzled lines
 
@@ -50,15 +57,14 @@ __device__ __forceinline__ int steps(const Tile& t) {
 template <class C>
 class Tiles {
  public:
-  __device__ Tiles(const Product& p, const int32_t* offsets_E1)
-      : p_(p), offsets_E1_(offsets_E1), at_(static_cast<int>(blockIdx.x) / C::kCluster) {}
+  explicit __device__ Tiles(const Product& p) : p_(p), at_(static_cast<int>(blockIdx.x) / C::kCluster) {}
 
   __device__ bool next(Tile& t) {
     const int col_tiles = ceil_div(static_cast<int>(p_.N), kCols * C::kCluster);
     int begin, end, row_tiles;  // the expert's rows, or its part of k
     for (;;) {
-      begin = p_.offsets_E1 ? offsets_E1_[expert_] : 0;
-      end = p_.offsets_E1 ? offsets_E1_[expert_ + 1] : static_cast<int>(C::kByDepth ? p_.K : p_.M);
+      begin = p_.offsets_E1 ? __ldg(p_.offsets_E1 + expert_) : 0;
+      end = p_.offsets_E1 ? __ldg(p_.offsets_E1 + expert_ + 1) : static_cast<int>(C::kByDepth ? p_.K : p_.M);
       row_tiles = begin < end ? ceil_div(C::kByDepth ? static_cast<int>(p_.M) : end - begin, C::kRows) : 0;
       if (at_ < row_tiles * col_tiles) break;
       at_ -= row_tiles * col_tiles;
@@ -83,7 +89,6 @@ class Tiles {
   static __device__ int ceil_div(int n, int by) { return (n + by - 1) / by; }
 
   const Product& p_;
-  const int32_t* offsets_E1_;
   int at_, expert_ = 0;
 };
 
@@ -107,6 +112,10 @@ struct Role {
   /// First row of a wave of this warpgroup, and this thread's first row in it.
   __device__ int wave_row(int wave) const { return (wave * kMultipliers + group) * kWave; }
   __device__ int thread_row() const { return warp * 16 + lane / 4; }
+  template <class C>
+  __device__ uint8_t* staged(Shared<C>& s) const {
+    return s.staged[group * (kWarpgroup / 32) + warp];
+  }
 };
 
 }  // namespace sluice::cuda

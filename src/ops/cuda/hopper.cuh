@@ -28,6 +28,9 @@ __device__ __forceinline__ void arrive_expecting(uint64_t* barrier, uint32_t byt
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
+__device__ __forceinline__ void arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
 /// Arrives at the barrier of the same address in block `rank` of the cluster.
 __device__ __forceinline__ void arrive_at(uint64_t* barrier, uint32_t rank) {
   asm volatile(
@@ -70,7 +73,7 @@ __device__ __forceinline__ uint32_t cluster_rank() {
 __device__ __forceinline__ void synchronize_some(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
-/// Counts as one of them without waiting for the others.
+/// Counts as one of its threads without waiting for the others.
 __device__ __forceinline__ void arrive_at_some(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
@@ -107,27 +110,32 @@ __device__ __forceinline__ void copy_bytes(void* to, const void* from, uint32_t 
                "l"(from), "r"(bytes), "r"(shared_address(barrier))
                : "memory");
 }
-/// `bytes` bytes from shared memory to global memory; the same multiples. Part of this thread's group of copies.
-__device__ __forceinline__ void copy_out(void* to, const void* from, uint32_t bytes) {
+/// From shared to global memory, as part of the group of stores that commit_stores ends; sizes as above.
+__device__ __forceinline__ void store_bytes(void* to, const void* from, uint32_t bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)),
                "r"(bytes)
                : "memory");
 }
-/// The same, added to what is there: float32.
-__device__ __forceinline__ void add_out(void* to, const void* from, uint32_t bytes) {
+/// The same, added to the float32 that are there.
+__device__ __forceinline__ void add_floats(void* to, const void* from, uint32_t bytes) {
   asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
                "r"(shared_address(from)), "r"(bytes)
                : "memory");
 }
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-/// Until shared memory of all groups of this thread has been read.
-__device__ __forceinline__ void wait_for_reads() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Until all but `pending` groups of this thread's stores have read shared memory.
+template <int pending>
+__device__ __forceinline__ void wait_for_reads_of_stores() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(pending) : "memory");
+}
+/// Until all of this thread's stores are done.
+__device__ __forceinline__ void wait_for_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-/// Four 8 x 8 matrices of 16 bits to shared memory, as tensor cores hold them; lane n gives the address of row n % 8 of
-/// matrix n / 8.
-__device__ __forceinline__ void store_matrices(void* row, const uint32_t (&m)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)), "r"(m[0]),
-               "r"(m[1]), "r"(m[2]), "r"(m[3])
+/// Four 8 x 8 matrices of 16-bit numbers to shared memory, held as the outputs of products are; lane 8 n + r has the
+/// address of row r of matrix n.
+__device__ __forceinline__ void store_matrices(uint32_t row, const uint32_t (&m)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(m[0]), "r"(m[1]),
+               "r"(m[2]), "r"(m[3])
                : "memory");
 }
 
@@ -154,7 +162,8 @@ __device__ __forceinline__ void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 /// Keeps the compiler from moving accesses of d across this point.
-__device__ __forceinline__ void pin(Sums& d) {
+template <int count>
+__device__ __forceinline__ void pin(float (&d)[count]) {
 #pragma unroll
   for (float& v : d) asm volatile("" : "+f"(v)::"memory");
 }

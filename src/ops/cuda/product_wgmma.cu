@@ -243,7 +243,7 @@ __device__ __forceinline__ void multiply(const Product& p, Shared<C>& s) {
     else
       multiply_tile<C, 1>(sum, p, t, role, s, place);
   }
-  hopper::wait_for_reads();
+  hopper::wait_for_reads_of_stores<0>();
 }
 
 template <class C>

@@ -16,7 +16,7 @@ __device__ __forceinline__ void stage_halves(uint8_t* staged, const Sums& sum, i
       const __nv_bfloat162 pair = __floats2bfloat162_rn(sum[4 * n + 2 * j], sum[4 * n + 2 * j + 1]);
       m[j] = *reinterpret_cast<const uint32_t*>(&pair);
     }
-    hopper::store_matrices(row + 16 * n, m);
+    hopper::store_matrices(hopper::shared_address(row + 16 * n), m);
   }
 }
 
@@ -51,16 +51,16 @@ __device__ __forceinline__ void send_rows(const Product& p, const Tile& t, void*
     uint8_t* to = static_cast<uint8_t*>(y) + (row * p.ldy + t.col) * size;
     const uint8_t* from = staged + lane * (p.y_is_f32 ? kFloatPitch : kHalfPitch);
     if (p.add)
-      hopper::add_out(to, from, static_cast<uint32_t>(cols * size));
+      hopper::add_floats(to, from, static_cast<uint32_t>(cols * size));
     else
-      hopper::copy_out(to, from, static_cast<uint32_t>(cols * size));
+      hopper::store_bytes(to, from, static_cast<uint32_t>(cols * size));
   }
-  hopper::commit_copies();
+  hopper::commit_stores();
 }
 
 /// Shared memory may be written again: what was sent before has been read.
 __device__ __forceinline__ void await_sent() {
-  hopper::wait_for_reads();
+  hopper::wait_for_reads_of_stores<0>();
   __syncwarp();
 }
 

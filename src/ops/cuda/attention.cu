@@ -3,7 +3,9 @@
 // keys) of one head and walks over the tiles of the other side.
 #include "ops/attention.h"
 
+#include "ops/cuda/attention_heads.cuh"
 #include "ops/cuda/attention_tensor.h"
+#include "ops/cuda/attention_wgmma.h"
 #include "ops/cuda/kernel.cuh"
 
 namespace sluice::cuda {
@@ -310,15 +312,6 @@ __global__ __launch_bounds__(kThreads) void backward_keys(Rows<T> dkv, Rows<cons
   }
 }
 
-template <class T>
-__global__ void add_heads(Rows<T> dk_rope, const float* d_rope_HTR, int64_t n, int64_t rope, int64_t heads) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= n * rope) return;
-  float total = 0;
-  for (int64_t h = 0; h < heads; ++h) total += d_rope_HTR[h * n * rope + at];
-  store(dk_rope[at / rope] + at % rope, total);
-}
-
 /// Shared memory beyond what a kernel gets without asking. Throws Error where heads are too large.
 template <class Kernel>
 int allow_shared(Kernel kernel, int64_t floats) {
@@ -368,8 +361,7 @@ void backward_as(Stream& s, const AttentionInputs& grad, const Tensor& d_o, cons
       delta, rows<const T>(d_o), rows<const T>(o), n, a.heads, a.value);
   is_tensor_attention(a, o.dtype) ? tensor_attention_backward(stream, grad, d_o, in, known, a)
                                   : plain_backward<T>(stream, grad, d_o, in, known, a);
-  add_heads<T>
-      <<<blocks(n * a.rope, kThreads), kThreads, 0, stream>>>(rows<T>(grad.k_rope), d_rope_HTR, n, a.rope, a.heads);
+  sum_heads<T>(stream, grad.k_rope, d_rope_HTR, a.heads);
   check_launch("attention_backward_input");
 }
 

@@ -31,6 +31,7 @@ struct Backward {
 
 __device__ inline int key_tiles(const Work& w) { return (w.tokens + kKeys - 1) / kKeys; }
 
+/// Of the backward pass's two parts the one that has to come first.
 void backward_keys(cudaStream_t stream, const Work& w, const Backward& b, const Tensor& d_kv, float* d_rope_HTR,
                    const Tensor& d_o, const AttentionInputs& in, const AttentionShape& a);
 void backward_queries(cudaStream_t stream, const Work& w, const Backward& b, const Tensor& d_q,

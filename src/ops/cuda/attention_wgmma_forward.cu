@@ -2,7 +2,6 @@
 // diagonal down. The scores of the next block are multiplied while those of this one are weighted; the two warpgroups
 // take turns at the tensor cores.
 #include "ops/cuda/attention_wgmma.cuh"
-#include "ops/cuda/attention_wgmma.h"
 #include "ops/cuda/attention_wgmma_launch.h"
 
 namespace sluice::cuda::wgmma_attention {
@@ -253,11 +252,14 @@ __global__ __launch_bounds__(kThreads, 1) void attention_tiles(const __grid_cons
 
 }  // namespace
 
+#ifndef SLUICE_TURNS
+#define SLUICE_TURNS true
+#endif
 void forward(cudaStream_t stream, const Work& w, const Tensor& o, const Tensor& lse, const AttentionInputs& in,
              const AttentionShape& a) {
   const Maps maps{head_map(in.q, a, kTile), head_map(in.kv, a, kTile), head_map(in.k_rope, a, kTile)};
   const Outputs out{rows<half_t>(o), lse.f32()};
-  launch_persistent(stream, attention_tiles<true>, sizeof(Shared) + kAlignment, kThreads, w.counter, "attention_forward",
+  launch_persistent(stream, attention_tiles<SLUICE_TURNS>, sizeof(Shared) + kAlignment, kThreads, w.counter, "attention_forward",
                     w, out, maps);
 }
 

@@ -155,7 +155,6 @@ __device__ __forceinline__ void store_gradients(const Work& w, const Outputs& ou
 }
 
 /// A warpgroup: its keys of one item.
-template <bool kEarly>
 __device__ __forceinline__ void sum_gradients(const Work& w, const Backward& b, Shared& s, const Outputs& out,
                                               const Item& item, const Role& role, Place<kStages>& place, int& buffer) {
   const uint32_t keys = hopper::shared_address(s.k) + role.group * kWaveBox;
@@ -173,20 +172,14 @@ __device__ __forceinline__ void sum_gradients(const Work& w, const Backward& b, 
     hopper::begin_products();
     multiply_along<3>(score, keys, kPairBox, q, kWaveBox);
     hopper::commit_products();
-    if (kEarly) {
-      multiply_along<2>(gradient, values, kPairBox, d_o, kWaveBox);
-      hopper::commit_products();
-    }
-    hopper::wait_for_products<kEarly ? 1 : 0>();
+    hopper::wait_for_products<0>();
     hopper::pin(score);
     weigh(score, w, item, step, s.stats[stage], role);
     pack_left(weights, score);
     hopper::pin(d_value);
     hopper::begin_products();
-    if (!kEarly) {
-      multiply_along<2>(gradient, values, kPairBox, d_o, kWaveBox);
-      hopper::commit_products();
-    }
+    multiply_along<2>(gradient, values, kPairBox, d_o, kWaveBox);
+    hopper::commit_products();
     multiply_left(d_value, weights, d_o, kWaveBox, has_sums);
     hopper::commit_products();
     hopper::wait_for_products<1>();
@@ -215,7 +208,6 @@ __device__ __forceinline__ void sum_gradients(const Work& w, const Backward& b, 
   store_gradients(w, out, item, role, d_key, d_value);
 }
 
-template <bool kEarly>
 __global__ __launch_bounds__(kThreads, 1) void key_gradients(const __grid_constant__ Work w,
                                                              const __grid_constant__ Backward b,
                                                              const __grid_constant__ Outputs out,
@@ -249,7 +241,7 @@ __global__ __launch_bounds__(kThreads, 1) void key_gradients(const __grid_consta
       if (item.head < 0) break;
       hopper::wait_for(&s.kv_full, kv.parity);
       kv.advance();
-      sum_gradients<kEarly>(w, b, s, out, item, role, place, buffer);
+      sum_gradients(w, b, s, out, item, role, place, buffer);
     }
     if (threadIdx.x % kWarpgroup == 0) hopper::wait_for_stores();
   }
@@ -257,15 +249,12 @@ __global__ __launch_bounds__(kThreads, 1) void key_gradients(const __grid_consta
 
 }  // namespace
 
-#ifndef SLUICE_KEYS_EARLY
-#define SLUICE_KEYS_EARLY true
-#endif
 void backward_keys(cudaStream_t stream, const Work& w, const Backward& b, const Tensor& d_kv, float* d_rope_HTR,
                    const Tensor& d_o, const AttentionInputs& in, const AttentionShape& a) {
   const Maps maps{head_map(in.q, a, kWave), head_map(d_o, a, kWave), head_map(in.kv, a, kKeys),
                   head_map(in.k_rope, a, kKeys)};
   const Outputs out{rows<half_t>(d_kv), d_rope_HTR};
-  launch_persistent(stream, key_gradients<SLUICE_KEYS_EARLY>, sizeof(Shared) + kAlignment, kThreads, w.counter,
+  launch_persistent(stream, key_gradients, sizeof(Shared) + kAlignment, kThreads, w.counter,
                     "attention_backward_input", w, b, out, maps);
 }
 

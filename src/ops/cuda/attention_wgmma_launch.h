@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "ops/attention.h"
-#include "ops/cuda/kernel.cuh"
+#include "ops/cuda/attention_wgmma.cuh"
 #include "ops/cuda/tensor_map.h"
 
 namespace sluice::cuda::wgmma_attention {
@@ -37,5 +37,8 @@ void launch_persistent(cudaStream_t stream, void (*kernel)(Parameters...), size_
   kernel<<<static_cast<unsigned>(processors), static_cast<unsigned>(threads), memory, stream>>>(values...);
   check_launch(what);
 }
+
+void forward(cudaStream_t stream, const Work& w, const Tensor& o, const Tensor& lse, const AttentionInputs& in,
+             const AttentionShape& a);
 
 }  // namespace sluice::cuda::wgmma_attention

@@ -132,10 +132,10 @@ __global__ __launch_bounds__(kThreads, 1) void query_gradients(const __grid_cons
   }
   __syncthreads();
   if (threadIdx.x >= kMultipliers * kWarpgroup) {
-    hopper::give_up_registers<24>();
+    hopper::give_up_registers<40>();
     if (threadIdx.x == kMultipliers * kWarpgroup) feed(w, b, s, maps);
   } else {
-    hopper::take_registers<240>();
+    hopper::take_registers<232>();
     const Role role;
     Place<2> queue;
     Place<kStages> place;

@@ -10,9 +10,10 @@ AttentionShape shape(int64_t batch, int64_t tokens, int64_t heads, int64_t nope,
   return {batch, tokens, heads, nope, rope, value, 1 / std::sqrt(static_cast<float>(nope + rope))};
 }
 const AttentionShape kShapes[] = {
-    shape(1, 1, 1, 16, 8, 12),   shape(3, 1, 2, 16, 8, 12),     shape(2, 2, 3, 16, 8, 12),
-    shape(2, 33, 3, 16, 8, 12),  shape(2, 128, 2, 16, 8, 12),   shape(1, 129, 3, 16, 8, 12),
-    shape(2, 300, 2, 16, 8, 12), shape(2, 20, 2, 128, 64, 128), shape(1, 70, 2, 5, 2, 3),
+    shape(1, 1, 1, 16, 8, 12),      shape(3, 1, 2, 16, 8, 12),     shape(2, 2, 3, 16, 8, 12),
+    shape(2, 33, 3, 16, 8, 12),     shape(2, 128, 2, 16, 8, 12),   shape(1, 129, 3, 16, 8, 12),
+    shape(2, 300, 2, 16, 8, 12),    shape(2, 20, 2, 128, 64, 128), shape(1, 70, 2, 5, 2, 3),
+    shape(1, 260, 1, 128, 64, 128),
 };
 
 /// Packed documents: first_T with documents that begin at 0, 1, 40, 128 and 200 in every other sequence.

@@ -1,6 +1,7 @@
-// Attention for training. bf16 heads of the usual sizes go to tensor cores; others are computed here, in the plainest
-// tiled form: float32 in shared memory. A block takes a tile of queries (or, for the gradients of keys and values, of
-// keys) of one head and walks over the tiles of the other side.
+// Attention for training. bf16 heads of DeepSeek-V3's size go to Hopper's own instructions, those of other usual sizes
+// to the tensor cores of any GPU; the rest is computed here, in the plainest tiled form: float32 in shared memory. A
+// block takes a tile of queries (or, for the gradients of keys and values, of keys) of one head and walks over the tiles
+// of the other side.
 #include "ops/attention.h"
 
 #include "ops/cuda/attention_heads.cuh"
@@ -369,6 +370,7 @@ void backward_as(Stream& s, const AttentionInputs& grad, const Tensor& d_o, cons
 
 void attention_forward(Stream& s, Tensor o, Tensor lse, const AttentionInputs& in, const AttentionShape& shape) {
   if (o.size() == 0) return;
+  if (is_wgmma_attention(in, o, shape)) return wgmma_attention_forward(s.queue(), o, lse, in, shape);
   const cudaStream_t stream = s.queue().stream();
   if (is_tensor_attention(shape, o.dtype)) return tensor_attention_forward(stream, o, lse, in, shape);
   o.dtype == DType::f32 ? forward_as<float>(stream, o, lse, in, shape) : forward_as<half_t>(stream, o, lse, in, shape);
@@ -377,6 +379,8 @@ void attention_forward(Stream& s, Tensor o, Tensor lse, const AttentionInputs& i
 void attention_backward_input(Stream& s, const AttentionInputs& grad, const Tensor& d_o, const AttentionInputs& in,
                               const Tensor& o, const Tensor& lse, const AttentionShape& shape) {
   if (o.size() == 0) return;
+  if (is_wgmma_attention(in, o, shape) && is_wgmma_attention(grad, d_o, shape))
+    return wgmma_attention_backward(s.queue(), grad, d_o, in, o, lse, shape);
   o.dtype == DType::f32 ? backward_as<float>(s, grad, d_o, in, o, lse, shape)
                         : backward_as<half_t>(s, grad, d_o, in, o, lse, shape);
 }

@@ -96,7 +96,8 @@ void wgmma_attention_backward(Queue& queue, const AttentionInputs& grad, const T
   const int64_t head_bytes = Backward::tiles_before(w.waves()) * kPairBox;
   const int at_once = static_cast<int>(std::clamp<int64_t>(kMostGradients / head_bytes, 1, all));
   const size_t queries = static_cast<size_t>(all) * static_cast<size_t>(w.waves() * kWave);
-  const size_t gradients = static_cast<size_t>(at_once * head_bytes), shares = static_cast<size_t>(all * a.tokens * kRope);
+  const size_t gradients = static_cast<size_t>(at_once * head_bytes),
+               shares = static_cast<size_t>(all * a.tokens * kRope);
   Scratch scratch(queue, Scratch::total(sizeof(int), num_spans(w) * sizeof(Span), queries * sizeof(Stats), gradients,
                                         shares * sizeof(float)));
   w.counter = scratch.take<int>(1);

@@ -11,10 +11,10 @@ namespace sluice::cuda::wgmma_attention {
 // Columns of a head: of keys without and with position, of queries and keys, of values.
 constexpr int kNope = 128, kRope = 64, kWidth = kNope + kRope, kValue = 128;
 constexpr int kWarpgroup = 128, kMultipliers = 2, kThreads = (kMultipliers + 1) * kWarpgroup;
-constexpr int kLine = 128, kLineColumns = 64;            // a line of a tile in shared memory: bytes, bf16 columns
-constexpr int kWave = 64;                                // rows of a product of a warpgroup
+constexpr int kLine = 128, kLineColumns = 64;  // a line of a tile in shared memory: bytes, bf16 columns
+constexpr int kWave = 64;                      // rows of a product of a warpgroup
 constexpr int kWaveBox = kWave * kLine, kPairBox = 2 * kWaveBox;  // 64 and 128 lines, in bytes
-constexpr int kAlignment = 1024;                         // of tiles with swizzled lines
+constexpr int kAlignment = 1024;                                  // of tiles with swizzled lines
 constexpr float kLog2E = 1.4426950408889634f;
 
 /// Least and greatest first_T among 64 queries.
@@ -35,9 +35,7 @@ struct Work {
   __host__ __device__ int waves() const { return (tokens + kWave - 1) / kWave; }
   __device__ int sequence(int head) const { return head / heads; }
   __device__ int64_t row0(int head) const { return static_cast<int64_t>(sequence(head)) * tokens; }
-  __device__ Span span(int head, int wave) const {
-    return spans ? spans[sequence(head) * waves() + wave] : Span{0, 0};
-  }
+  __device__ Span span(int head, int wave) const { return spans ? spans[sequence(head) * waves() + wave] : Span{0, 0}; }
   /// Whether any query of a wave may see keys before `end`, as far as documents go.
   __device__ bool reaches(int head, int wave, int end) const { return span(head, wave).least < end; }
 };

@@ -5,7 +5,8 @@
 
 namespace sluice::cuda {
 
-/// Whether the kernels are made for these heads: their sizes and dtype, and addresses and rows in multiples of 16 bytes.
+/// Whether the kernels are made for these heads: their sizes and dtype, and addresses and rows in multiples of 16
+/// bytes.
 bool is_wgmma_attention(const AttentionInputs& in, const Tensor& o, const AttentionShape& shape);
 
 /// As in ops/attention.h. The outputs are laid out as the inputs must be.

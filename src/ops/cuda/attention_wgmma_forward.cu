@@ -72,8 +72,8 @@ __device__ __forceinline__ void feed(const Work& w, Shared& s, const Maps& maps)
       hopper::wait_for(&s.v_empty[v.stage], v.parity ^ 1);
       hopper::arrive_expecting(full, sizeof s.v[0]);
       for (int box = 0; box < kValue / kLineColumns; ++box)
-        hopper::copy_box(s.v[v.stage][box], maps.kv, full,
-                         head * (kNope + kValue) + kNope + box * kLineColumns, block * kTile, sequence);
+        hopper::copy_box(s.v[v.stage][box], maps.kv, full, head * (kNope + kValue) + kNope + box * kLineColumns,
+                         block * kTile, sequence);
     }
   }
 }
@@ -259,8 +259,8 @@ void forward(cudaStream_t stream, const Work& w, const Tensor& o, const Tensor& 
              const AttentionShape& a) {
   const Maps maps{head_map(in.q, a, kTile), head_map(in.kv, a, kTile), head_map(in.k_rope, a, kTile)};
   const Outputs out{rows<half_t>(o), lse.f32()};
-  launch_persistent(stream, attention_tiles<SLUICE_TURNS>, sizeof(Shared) + kAlignment, kThreads, w.counter, "attention_forward",
-                    w, out, maps);
+  launch_persistent(stream, attention_tiles<SLUICE_TURNS>, sizeof(Shared) + kAlignment, kThreads, w.counter,
+                    "attention_forward", w, out, maps);
 }
 
 }  // namespace sluice::cuda::wgmma_attention

@@ -1,6 +1,7 @@
-// Gradients of keys and values: a block takes 128 keys of one head, 64 per warpgroup, and goes over the waves of queries
-// that see them. Scores are multiplied with the keys as rows, so that weights and their gradients, in registers, are
-// left sides of the sums' products. The gradients also go to memory, as the left side of the gradient of the queries.
+// Gradients of keys and values: a block takes 128 keys of one head, 64 per warpgroup, and goes over the waves of
+// queries that see them. Scores are multiplied with the keys as rows, so that weights and their gradients, in
+// registers, are left sides of the sums' products. The gradients also go to memory, as the left side of the gradient of
+// the queries.
 #include "ops/cuda/attention_wgmma_backward.cuh"
 
 namespace sluice::cuda::wgmma_attention {
@@ -254,8 +255,8 @@ void backward_keys(cudaStream_t stream, const Work& w, const Backward& b, const 
   const Maps maps{head_map(in.q, a, kWave), head_map(d_o, a, kWave), head_map(in.kv, a, kKeys),
                   head_map(in.k_rope, a, kKeys)};
   const Outputs out{rows<half_t>(d_kv), d_rope_HTR};
-  launch_persistent(stream, key_gradients, sizeof(Shared) + kAlignment, kThreads, w.counter,
-                    "attention_backward_input", w, b, out, maps);
+  launch_persistent(stream, key_gradients, sizeof(Shared) + kAlignment, kThreads, w.counter, "attention_backward_input",
+                    w, b, out, maps);
 }
 
 }  // namespace sluice::cuda::wgmma_attention

@@ -83,6 +83,14 @@ struct Softmax {
   float most[2], total[2];
   int first[2], query;  // of the first row; the other is 8 further down
 
+  __device__ __forceinline__ Softmax(const Work& w, const Item& item, const Role& role)
+      : query(item.tile * kTile + role.group * kWave + role.row()) {
+    for (int r = 0; r < 2; ++r) {
+      const int t = query + 8 * r;
+      first[r] = w.first_T && t < w.tokens ? w.first_T[w.row0(item.head) + t] : 0;
+    }
+  }
+
   __device__ __forceinline__ void mask(float (&score)[64], int column) const {
 #pragma unroll
     for (int n = 0; n < 16; ++n)
@@ -152,12 +160,7 @@ __device__ __forceinline__ void attend(const Work& w, Shared& s, const Outputs& 
   const float scale = w.scale * kLog2E;
   float o[64], score[64], keep[2];
   hopper::Left weights[8];
-  Softmax softmax;
-  softmax.query = item.tile * kTile + role.group * kWave + role.row();
-  for (int r = 0; r < 2; ++r) {
-    const int t = softmax.query + 8 * r;
-    softmax.first[r] = w.first_T && t < w.tokens ? w.first_T[w.row0(item.head) + t] : 0;
-  }
+  Softmax softmax(w, item, role);
   hopper::wait_for(&s.q_full, q_parity);
   hopper::wait_for(&s.k_full[k.stage], k.parity);
   hopper::begin_products();

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kEvalRows = 8;                  // as train/evaluate.cc
 constexpr size_t kSlack = size_t{64} << 20;       // token ids, counts, losses
-constexpr size_t kKernelBytes = size_t{2} << 30;  // scratch of the GPU's kernels, and what CUDA takes
+constexpr size_t kKernelBytes = size_t{2} << 30;  // the GPU: scratch (1 GiB: attention), CUDA's own
 constexpr size_t kBatchTokenBytes = 20;           // of the whole step's tokens: ids, first, loss, targets
 
 /// Refuses sizes whose sums would overflow before check_memory can compare them.

@@ -1,7 +1,7 @@
 // Attention for training. bf16 heads of DeepSeek-V3's size go to Hopper's own instructions, those of other usual sizes
 // to the tensor cores of any GPU; the rest is computed here, in the plainest tiled form: float32 in shared memory. A
-// block takes a tile of queries (or, for the gradients of keys and values, of keys) of one head and walks over the tiles
-// of the other side.
+// block takes a tile of queries (or, for the gradients of keys and values, of keys) of one head and walks over the
+// tiles of the other side.
 #include "ops/attention.h"
 
 #include "ops/cuda/attention_heads.cuh"

@@ -153,7 +153,6 @@ __device__ __forceinline__ void store_outputs(const Work& w, const Outputs& out,
 }
 
 /// A warpgroup: its queries of one item.
-template <bool kTurns>
 __device__ __forceinline__ void attend(const Work& w, Shared& s, const Outputs& out, const Item& item, const Role& role,
                                        uint32_t q_parity, Place<kStages>& k, Place<kStages>& v) {
   const uint32_t q = hopper::shared_address(s.q) + role.group * kWaveBox;
@@ -176,7 +175,7 @@ __device__ __forceinline__ void attend(const Work& w, Shared& s, const Outputs& 
   bool has_sums = false;
   for (int block = item.tile - 1; block >= item.first; --block) {
     hopper::wait_for(&s.k_full[k.stage], k.parity);
-    if (kTurns) take_turn(role);
+    take_turn(role);
     hopper::pin(score);
     hopper::pin(o);
     hopper::begin_products();
@@ -186,7 +185,7 @@ __device__ __forceinline__ void attend(const Work& w, Shared& s, const Outputs& 
     multiply_left(o, weights, hopper::shared_address(s.v[v.stage]), kPairBox, has_sums);
     has_sums = true;
     hopper::commit_products();
-    if (kTurns) pass_turn(role);
+    pass_turn(role);
     hopper::wait_for_products<1>();
     hopper::pin(score);
     release(&s.k_empty[k.stage], role);
@@ -214,7 +213,6 @@ __device__ __forceinline__ void attend(const Work& w, Shared& s, const Outputs& 
   store_outputs(w, out, item, role, o, softmax);
 }
 
-template <bool kTurns>
 __global__ __launch_bounds__(kThreads, 1) void attention_tiles(const __grid_constant__ Work w,
                                                                const __grid_constant__ Outputs out,
                                                                const __grid_constant__ Maps maps) {
@@ -240,14 +238,14 @@ __global__ __launch_bounds__(kThreads, 1) void attention_tiles(const __grid_cons
   } else {
     hopper::take_registers<240>();
     const Role role;
-    if (kTurns && role.group == 1) pass_turn(role);
+    if (role.group == 1) pass_turn(role);
     Place<2> queue;
     Place<1> q;
     Place<kStages> k, v;
     for (;;) {
       const Item item = s.queue.pop(queue, role.lane);
       if (item.head < 0) break;
-      attend<kTurns>(w, s, out, item, role, q.parity, k, v);
+      attend(w, s, out, item, role, q.parity, k, v);
       q.advance();
     }
   }
@@ -255,15 +253,12 @@ __global__ __launch_bounds__(kThreads, 1) void attention_tiles(const __grid_cons
 
 }  // namespace
 
-#ifndef SLUICE_TURNS
-#define SLUICE_TURNS true
-#endif
 void forward(cudaStream_t stream, const Work& w, const Tensor& o, const Tensor& lse, const AttentionInputs& in,
              const AttentionShape& a) {
   const Maps maps{head_map(in.q, a, kTile), head_map(in.kv, a, kTile), head_map(in.k_rope, a, kTile)};
   const Outputs out{rows<half_t>(o), lse.f32()};
-  launch_persistent(stream, attention_tiles<SLUICE_TURNS>, sizeof(Shared) + kAlignment, kThreads, w.counter,
-                    "attention_forward", w, out, maps);
+  launch_persistent(stream, attention_tiles, sizeof(Shared) + kAlignment, kThreads, w.counter, "attention_forward", w,
+                    out, maps);
 }
 
 }  // namespace sluice::cuda::wgmma_attention

@@ -112,19 +112,14 @@ __device__ __forceinline__ void promote(Sums& sum, const Sums& part, float top, 
 
 constexpr int kTurn = 3;  // barriers: a warpgroup's turn to queue products
 
-template <class C>
 __device__ __forceinline__ void multiply_128(Sums& part, uint32_t a, uint32_t b, const Role& role) {
-  if constexpr (C::kOrder > 0) hopper::synchronize_some(kTurn + role.group, kMultipliers * kWarpgroup);
+  hopper::synchronize_some(kTurn + role.group, kMultipliers * kWarpgroup);
   hopper::pin(part);
   hopper::begin_products();
 #pragma unroll
-  for (int k = 0; k < kLine; k += 32) {
-    hopper::multiply_e4m3(part, hopper::side(a + k), hopper::side(b + k), k > 0);
-    if (C::kOrder == 2 && k == kLine / 2 - 32) hopper::commit_products();
-  }
+  for (int k = 0; k < kLine; k += 32) hopper::multiply_e4m3(part, hopper::side(a + k), hopper::side(b + k), k > 0);
   hopper::commit_products();
-  if constexpr (C::kOrder == 2) hopper::wait_for_products<1>();
-  if constexpr (C::kOrder > 0) hopper::arrive_at_some(kTurn + 1 - role.group, kMultipliers * kWarpgroup);
+  hopper::arrive_at_some(kTurn + 1 - role.group, kMultipliers * kWarpgroup);
 }
 
 /// All of k of a tile of codes: the sum of every 128 of k is scaled and added in float32. The warpgroups take turns, so
@@ -140,8 +135,7 @@ __device__ __forceinline__ void multiply_codes(Sums (&sum)[C::kWaves], const Pro
     const uint32_t a = hopper::shared_address(s.a[place.stage]), b = hopper::shared_address(s.b[place.stage]);
 #pragma unroll
     for (int wave = 0; wave < kWaves; ++wave) {
-      multiply_128<C>(part, a + role.wave_row(wave) * kLine, b, role);
-      if (C::kEarly && wave > 0 && left == 1) store_wave(p, t, role, sum[0], 0, role.staged(s));
+      multiply_128(part, a + role.wave_row(wave) * kLine, b, role);
       hopper::wait_for_products<0>();
       hopper::pin(part);
       if (!C::kColumnScales && wave == kWaves - 1) release(s, place.stage, role);
@@ -151,7 +145,7 @@ __device__ __forceinline__ void multiply_codes(Sums (&sum)[C::kWaves], const Pro
     }
     if (C::kColumnScales) release(s, place.stage, role);
   }
-  if (!C::kEarly || kWaves == 1) store_wave(p, t, role, sum[0], 0, role.staged(s));
+  store_wave(p, t, role, sum[0], 0, role.staged(s));
   if constexpr (kWaves == 2) store_wave(p, t, role, sum[1], 1, role.staged(s));
 }
 
@@ -228,7 +222,7 @@ __device__ __forceinline__ void multiply(const Product& p, Shared<C>& s) {
   const Role role;
   Tiles<C> tiles(p);
   Place<C::kStages> place;
-  if (C::kIsFp8 && C::kOrder > 0 && role.group == 1) hopper::arrive_at_some(kTurn, kMultipliers * kWarpgroup);
+  if (C::kIsFp8 && role.group == 1) hopper::arrive_at_some(kTurn, kMultipliers * kWarpgroup);
   for (Tile t; tiles.next(t);) {
     Sums sum[C::kWaves];
     if constexpr (C::kIsFp8) {

@@ -14,11 +14,9 @@ constexpr int kWave = 64, kCols = 128, kLine = 128;  // rows and columns of outp
 constexpr int kBandRows = 2048;                      // rows that are taken for all columns before the next ones
 
 /// One kernel. E: bf16, or uint8_t for codes.
-template <class E, int kWaves_, int kCluster_, bool kAlongA_, bool kAlongB_, bool kColumnScales_, int kOrder_ = 1>
+template <class E, int kWaves_, int kCluster_, bool kAlongA_, bool kAlongB_, bool kColumnScales_>
 struct Config {
   using Element = E;
-  static constexpr int kOrder = kOrder_ % 4;
-  static constexpr bool kEarly = kOrder_ >= 4;
   static constexpr int kWaves = kWaves_, kCluster = kCluster_;
   static constexpr bool kAlongA = kAlongA_, kAlongB = kAlongB_, kColumnScales = kColumnScales_;
   static constexpr bool kByDepth = kColumnScales || !kAlongA, kIsFp8 = sizeof(E) == 1;

@@ -25,8 +25,9 @@ Arena::Arena(size_t capacity_bytes, const Device& device) : device_(device), cap
   madvise(base_, capacity_, MADV_HUGEPAGE);
 }
 
-Arena Arena::counting() {
+Arena Arena::counting(const Device& device) {
   Arena a;
+  a.device_ = device;
   a.counting_ = true;
   return a;
 }

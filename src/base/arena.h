@@ -16,8 +16,8 @@ class Arena {
  public:
   /// Throws Error when the device has too little memory.
   explicit Arena(size_t capacity_bytes, const Device& device = {});
-  /// An arena that counts only.
-  static Arena counting();
+  /// An arena that counts only, as for memory of `device`.
+  static Arena counting(const Device& device = {});
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&& other) noexcept;

@@ -113,7 +113,25 @@ void report_disk(JsonObject* json, const Inference& inference, const Measured& m
   fmt::print("  {:.0f}% of the {:.2f} tokens/s that {:.2f} GB/s of disk allow\n", 100 * share, allowed, rate * 1e-9);
 }
 
+/// Of a GPU, whose roofs are not measured here.
+void report_gpu(const Options& o, const std::string& what, const Inference& inference, const Measured& m) {
+  const MeanDeviation speed = mean_deviation(m.tokens);
+  const std::string device = device_text(inference.gpu->device());
+  if (o.json) {
+    JsonObject j;
+    j.add("test", what).add("model", o.inference.model).add("device", device);
+    j.add("tokens_per_second", speed.mean).add("deviation", speed.deviation).add("median", median(m.tokens));
+    j.add("bytes_per_second", median(m.bytes)).add("operations_per_second", median(m.operations));
+    fmt::print("{}\n", j.str());
+    return;
+  }
+  fmt::print("{}, {}: {:.2f} ± {:.2f} tokens/s (median {:.2f})\n", what, device, speed.mean, speed.deviation,
+             median(m.tokens));
+  fmt::print("  reads {:.1f} GB/s, computes {:.1f} Gop/s\n", median(m.bytes) * 1e-9, median(m.operations) * 1e-9);
+}
+
 void report(const Options& o, const std::string& what, const Inference& inference, const Measured& m) {
+  if (inference.gpu) return report_gpu(o, what, inference, m);
   Stream& s = *inference.stream;
   const MeanDeviation speed = mean_deviation(m.tokens);
   const double bytes = median(m.bytes), operations = median(m.operations);
@@ -167,6 +185,7 @@ CLI::App* add_command(CLI::App& bench, const char* name, const char* help, Optio
   c->add_option("--model", o.inference.model, "checkpoint folder or GGUF file")->required();
   c->add_option("--threads", o.inference.threads, "0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
   add_memory_option(*c, o.inference);
+  add_device_option(*c, o.inference);
   c->add_option("--depth", o.depth, "tokens already in the cache")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
       ->capture_default_str();

@@ -143,6 +143,7 @@ void add_bench_serve_command(CLI::App& bench) {
   c->add_option("--threads", o->inference.threads, "0: one per core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  add_device_option(*c, o->inference);
   c->add_option("--streams", o->streams, "requests at a time")->check(CLI::Range(1, 1024))->capture_default_str();
   c->add_option("--requests", o->requests, "requests in all")->check(count)->capture_default_str();
   c->add_option("--prompt", o->prompt, "tokens of a prompt of its own")->check(count)->capture_default_str();

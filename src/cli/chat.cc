@@ -284,6 +284,7 @@ void add_chat_command(CLI::App& app) {
   a->sampling.max_tokens = 1024;
   CLI::App* command = app.add_subcommand("chat", "Talk to a model on the terminal");
   add_inference_options(*command, a->inference);
+  add_device_option(*command, a->inference);
   command->get_option("--model")->required(false);
   command->add_option("--url", a->url,
                       "instead of --model: http://HOST:PORT of a server (its key, if it wants one: SLUICE_API_KEY)");

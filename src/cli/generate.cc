@@ -85,6 +85,7 @@ void add_generate_command(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text");
   add_inference_options(*command, a->inference);
+  add_device_option(*command, a->inference);
   CLI::Option* prompt = command->add_option("--prompt", a->prompt, "text to continue; special tokens are recognised");
   CLI::Option* file = command->add_option("--file", a->file, "the same, from a file")->excludes(prompt);
   command->add_option("--ids", a->ids, "token ids to continue, as 1,2,3")

@@ -67,6 +67,24 @@ void add_memory_option(CLI::App& command, InferenceOptions& options) {
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50));
 }
 
+void add_device_option(CLI::App& command, InferenceOptions& options) {
+  options.device = kAnyDevice;
+  command
+      .add_option("--device", options.device,
+                  "cpu, cuda or cuda:N; auto: a GPU where there is one and the model fits, else the CPU")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            try {
+              if (text != kAnyDevice) parse_device(text);
+              return std::string();
+            } catch (const Error& e) {
+              return std::string(e.what());
+            }
+          },
+          "DEVICE"))
+      ->capture_default_str();
+}
+
 const Tokenizer& Inference::need_tokenizer() const {
   if (!tokenizer) fail("{}: expected a tokenizer for text; without one, give --ids", path.string());
   return *tokenizer;
@@ -124,12 +142,33 @@ int64_t open_gguf(Inference& i, const fs::path& path, const InferenceOptions& op
   return read_gguf_config(file->metadata()).num_nextn_predict_layers;
 }
 
+/// The GPU to run on; null: the CPU. Says why it is the CPU where a GPU was to be expected.
+std::unique_ptr<Stream> open_gpu(const InferenceOptions& options, const Model& m, int threads) {
+  const bool any = options.device == kAnyDevice;
+  const Device device = any ? Device{Device::Kind::cuda, 0} : parse_device(options.device);
+  if (!device.is_cuda()) return nullptr;
+  if (options.memory > 0) {
+    if (!any) fail("--memory: expected --device cpu, found {}", options.device);
+    return nullptr;
+  }
+  const auto on_cpu = [&](const std::string& why) {
+    fmt::print(stderr, "device {}: {}; running on the CPU\n", device_text(device), why);
+    return nullptr;
+  };
+  if (const std::string why = why_unusable(device); !why.empty()) return any ? nullptr : on_cpu(why);
+  const std::string why = why_too_large(plan_gpu(m, engine_options(options, m), device), free_memory(device));
+  if (!why.empty() && any) return on_cpu(why);
+  if (!why.empty()) fail("device {}: {}", device_text(device), why);
+  return std::make_unique<Stream>(device, threads);
+}
+
 }  // namespace
 
 Inference open_inference(const InferenceOptions& options) {
   Inference i;
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  i.stream = std::make_unique<Stream>(options.threads ? options.threads : cores);
+  const int threads = options.threads ? options.threads : cores;
+  i.stream = std::make_unique<Stream>(threads);
   const auto gguf = find_gguf(options.model);
   if (options.memory > 0 && !gguf)
     fail("{}: --memory: expected a GGUF file (sluice quantize and sluice convert make one), found another checkpoint",
@@ -137,7 +176,8 @@ Inference open_inference(const InferenceOptions& options) {
   const int64_t mtp_modules = gguf ? open_gguf(i, *gguf, options) : open_folder(i, options.model);
   if (mtp_modules > i.model->config.num_nextn_predict_layers)
     fmt::print(stderr, "{}: announces an MTP module that its files do not hold: loaded without\n", i.path.string());
-  i.engine = std::make_unique<Engine>(*i.stream, *i.model, engine_options(options, *i.model));
+  i.gpu = open_gpu(options, *i.model, threads);
+  i.engine = std::make_unique<Engine>(*i.stream, *i.model, engine_options(options, *i.model), i.gpu.get());
   return i;
 }
 

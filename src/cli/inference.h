@@ -16,12 +16,16 @@ namespace sluice {
 
 struct InferenceOptions {
   std::string model;
-  int threads = 0;            // 0: all cores
-  int64_t context = 0;        // 0: the model's
-  int64_t cache_tokens = 0;   // room for all sequences together; 0: what cache_memory says
-  uint64_t cache_memory = 0;  // room for these in so many bytes; in any case for one of `context`
-  uint64_t memory = 0;        // most bytes; 0: no bound
+  int threads = 0;             // 0: all cores
+  int64_t context = 0;         // 0: the model's
+  int64_t cache_tokens = 0;    // room for all sequences together; 0: what cache_memory says
+  uint64_t cache_memory = 0;   // room for these in so many bytes; in any case for one of `context`
+  uint64_t memory = 0;         // most bytes; 0: no bound
+  std::string device = "cpu";  // as parse_device(), or kAnyDevice
 };
+
+/// A GPU where there is one and the model fits, else the CPU.
+constexpr const char* kAnyDevice = "auto";
 
 /// --model, --threads, --ctx, --memory.
 void add_inference_options(CLI::App& command, InferenceOptions& options);
@@ -29,10 +33,14 @@ void add_inference_options(CLI::App& command, InferenceOptions& options);
 /// --memory alone.
 void add_memory_option(CLI::App& command, InferenceOptions& options);
 
+/// --device, which is kAnyDevice unless given.
+void add_device_option(CLI::App& command, InferenceOptions& options);
+
 /// A checkpoint in the formats of its file, ready to write with.
 struct Inference {
-  fs::path path;  // of the checkpoint folder or the GGUF file
-  std::unique_ptr<Stream> stream;
+  fs::path path;                   // of the checkpoint folder or the GGUF file
+  std::unique_ptr<Stream> stream;  // of the CPU
+  std::unique_ptr<Stream> gpu;     // where the model runs; null: on the CPU
   std::unique_ptr<Model> model;
   std::unique_ptr<Engine> engine;
   std::optional<Tokenizer> tokenizer;  // where the checkpoint has one
@@ -45,7 +53,9 @@ struct Inference {
 };
 
 /// `options.model` may be a checkpoint folder, the folder of a training run, whose latest checkpoint it is then, a GGUF
-/// file or a folder with one. With options.memory, what is kept in memory is printed to stderr first.
+/// file or a folder with one. With options.memory, what is kept in memory is printed to stderr first; so is why a GPU
+/// that was asked for, or that is there, is not used. Throws Error when the model does not fit on one that was asked
+/// for.
 Inference open_inference(const InferenceOptions& options);
 
 /// What the checkpoint's generation_config.json says; nothing where it has none.

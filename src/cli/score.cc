@@ -118,6 +118,7 @@ void add_score_command(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("score", "Loss of every token of a text, perplexity and bits per byte");
   add_inference_options(*command, a->inference);
+  add_device_option(*command, a->inference);
   CLI::Option* text = command->add_option("--text", a->text, "the text");
   CLI::Option* file = command->add_option("--file", a->file, "the text, from a file")->excludes(text);
   CLI::Option* ids = command->add_option("--ids", a->ids, "token ids, as 0,5,34")->delimiter(',');

@@ -126,6 +126,7 @@ void run(const Arguments& a) {
 
 void add_model_options(CLI::App& c, Arguments& a) {
   add_inference_options(c, a.inference);
+  add_device_option(c, a.inference);
   a.inference.cache_memory = uint64_t{2} << 30;
   c.add_option("--kv-cache-memory", a.inference.cache_memory,
                "memory for the tokens of all texts and of prefixes that may come again, as 2GiB; at least one context")

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/transfer.h"
 #include "model/size.h"
 #include "ops/block_quant.h"
 #include "ops/elementwise.h"
@@ -42,30 +43,43 @@ class ArenaMark {
   size_t mark_;
 };
 
+/// Null on the CPU. Throws Error where they, the cache and a pass do not fit.
+std::unique_ptr<GpuWeights> weights_on_gpu(Stream* gpu, const Model& model, const EngineOptions& options) {
+  if (!gpu) return nullptr;
+  const Device& device = gpu->device();
+  const std::string why = why_too_large(plan_gpu(model, options, device), free_memory(device));
+  if (!why.empty()) fail("device {}: {}", device_text(device), why);
+  return std::make_unique<GpuWeights>(*gpu, model);
+}
+
 }  // namespace
 
-Engine::Engine(Stream& s, const Model& model, const EngineOptions& options)
-    : s_(s),
+Engine::Engine(Stream& s, const Model& model, const EngineOptions& options, Stream* gpu)
+    : host_(s),
+      gpu_(gpu),
+      s_(gpu ? *gpu : s),
       model_(model),
       context_(checked_context(model.config, options.context)),
       draft_vocab_(draft_vocab_of(model.config)),
-      projector_(total_packed_bytes(model.weights)),
-      norms_(norm_bytes(model.config, model.weights.mtp.size())),
-      rope_memory_(static_cast<size_t>(context_ * model.config.qk_rope_head_dim) * sizeof(float) + 64),
+      gpu_weights_(weights_on_gpu(gpu, model, options)),
+      projector_(gpu ? Projector(gpu->device()) : Projector(total_packed_bytes(model.weights))),
+      norms_(norm_bytes(model.config, model.weights.mtp.size()), s_.device()),
+      rope_memory_(static_cast<size_t>(context_ * model.config.qk_rope_head_dim) * sizeof(float) + 64, s_.device()),
       rope_table_(rope_memory_.f32(context_, model.config.qk_rope_head_dim)),
       cache_(model.config.num_hidden_layers + (model.weights.mtp.empty() ? 0 : 1), latent_shape(model.config).row(),
-             pages_for(std::max(context_, options.tokens))),
+             pages_for(std::max(context_, options.tokens)), gpu, gpu ? gpu_cache_dtype(model.weights) : DType::f32),
       workspace_(0) {
-  const ModelWeights& w = model.weights;
+  const ModelWeights& w = weights();
   const auto as_f32 = [this](const Matrix& norm) { return this->as_f32(norm); };
   for (const BlockWeights& b : w.layers) blocks_.push_back(make_infer_block(b, as_f32));
   final_norm_ = as_f32(w.norm);
   if (!w.mtp.empty()) mtp_ = make_infer_mtp(w.mtp.front(), as_f32);
   if (options.memory > 0) bound_memory(options);
-  workspace_ = Arena(pass_bytes(model, context_, pass_rows_));
+  workspace_ = Arena(pass_bytes(model.config, w, context_, pass_rows_, s_.device()), s_.device());
 }
 
 void Engine::bound_memory(const EngineOptions& options) {
+  check(!gpu_, "Engine: expected no bound of memory on a GPU");
   const MemoryPlan plan = plan_memory(model_, options);
   pass_rows_ = plan.pass_rows;
   experts_ = std::make_unique<ExpertCache>(model_, plan.slots);
@@ -74,24 +88,73 @@ void Engine::bound_memory(const EngineOptions& options) {
     if (blocks_[l + 1].w->is_moe) blocks_[l].next = &blocks_[l + 1];
 }
 
+void Engine::observe(ProductObserver observer) {
+  check(!gpu_, "Engine::observe: expected an engine on the CPU");
+  projector_.observe(std::move(observer));
+}
+
+void Engine::observe_routing(RouteObserver observer) {
+  route_observer_ = pass_observer_ = std::move(observer);
+  if (!gpu_ || !route_observer_) return;
+  if (!choices_)
+    choices_ = std::make_unique<GpuChoices>(s_, model_.weights, weights(), pass_rows_, config().num_experts_per_tok);
+  pass_observer_ = [this](const Tensor& choice_TK, const Matrix& router) { choices_->add(choice_TK, router); };
+}
+
+/// A norm of the model's as float32 on the device of the passes.
 Tensor Engine::as_f32(const Matrix& norm) {
   const Tensor t = norms_.f32(1, norm.cols);
-  copy(s_, t, norm.tensor());
+  if (!gpu_) {
+    copy(s_, t, norm.tensor());
+    return t;
+  }
+  std::vector<float> values(static_cast<size_t>(norm.cols));
+  const Tensor host(values.data(), {1, norm.cols});
+  copy(host_, host, norm.tensor());
+  upload(s_, t, host);
   return t;
 }
 
 void Engine::fill_rope(int64_t rows) {
   if (rows <= rope_rows_) return;
   rope_rows_ = std::min(context_, std::max(kFirstRopeRows, 2 * rows));
-  fill_rope_table(config(), rope_table_.slice_rows(0, rope_rows_));
+  const Tensor table = rope_table_.slice_rows(0, rope_rows_);
+  if (!gpu_) return fill_rope_table(config(), table);
+  std::vector<float> values(static_cast<size_t>(table.size()));
+  const Tensor host(values.data(), {rope_rows_, table.cols()});
+  fill_rope_table(config(), host);
+  upload(s_, table, host);
 }
 
-InferPass Engine::pass(Arena& a, std::span<const PassRows> parts, int64_t rows) {
+/// Ids (T), positions (T), sequences (T) and pages (S, most pages), one after another.
+Tensor Engine::fill_tables(Arena& a, std::span<const PassRows> parts, int64_t rows, int64_t most_pages) {
+  const int64_t size = 3 * rows + static_cast<int64_t>(parts.size()) * most_pages;
+  tables_.assign(static_cast<size_t>(size), 0);
+  int32_t *id = tables_.data(), *position = id + rows, *sequence = position + rows, *pages = sequence + rows;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const PassRows& p = parts[i];
+    for (const int32_t x : p.ids)
+      if (x < 0 || x >= config().vocab_size)
+        fail("token ids: expected 0 to {} (vocab_size), found {}", config().vocab_size - 1, x);
+    id = std::copy(p.ids.begin(), p.ids.end(), id);
+    std::iota(position, position + p.ids.size(), static_cast<int32_t>(p.begin));
+    position += p.ids.size();
+    sequence = std::fill_n(sequence, p.ids.size(), static_cast<int32_t>(i));
+    std::copy(p.pages.begin(), p.pages.end(), pages + static_cast<int64_t>(i) * most_pages);
+  }
+  const Tensor tables = a.alloc(DType::i32, {size});
+  upload(s_, tables, Tensor(tables_.data(), DType::i32, {size}));
+  return tables;
+}
+
+Engine::Inputs Engine::inputs(Arena& a, std::span<const PassRows> parts, int64_t rows) {
   check(rows >= 1 && rows <= pass_rows_, "Engine: expected 1 to pass_rows() rows");
-  int64_t most_pages = 0, row = 0, text_rows = 0;
+  int64_t most_pages = 0, row = 0, text_rows = 0, text_keys = 0;
   for (const PassRows& p : parts) most_pages = std::max(most_pages, static_cast<int64_t>(p.pages.size()));
-  const Tensor position_T = a.alloc(DType::i32, {rows}), sequence_T = a.alloc(DType::i32, {rows}),
-               pages_SP = a.alloc(DType::i32, {static_cast<int64_t>(parts.size()), most_pages});
+  const Tensor tables = fill_tables(a, parts, rows, most_pages);
+  const auto part_of = [&](int64_t begin, std::initializer_list<int64_t> dims) {
+    return Tensor(tables.at(0, begin), DType::i32, dims);
+  };
   prompts_.clear();
   for (size_t i = 0; i < parts.size(); ++i) {
     const PassRows& p = parts[i];
@@ -100,70 +163,88 @@ InferPass Engine::pass(Arena& a, std::span<const PassRows> parts, int64_t rows) 
           "Engine: rows outside the context or the pages");
     check(p.kind == RowKind::prompt || prompts_.empty(), "Engine: expected text before prompts");
     fill_rope(p.begin + n);
-    std::iota(position_T.ptr<int32_t>() + row, position_T.ptr<int32_t>() + row + n, static_cast<int32_t>(p.begin));
-    std::fill_n(sequence_T.ptr<int32_t>() + row, n, static_cast<int32_t>(i));
-    int32_t* pages = static_cast<int32_t*>(pages_SP.at(static_cast<int64_t>(i)));
-    std::copy(p.pages.begin(), p.pages.end(), pages);
-    if (p.kind == RowKind::prompt)
-      prompts_.push_back({row, n, p.begin, Tensor(pages, DType::i32, {static_cast<int64_t>(p.pages.size())})});
-    else
+    if (p.kind == RowKind::prompt) {
+      const int64_t pages = 3 * rows + static_cast<int64_t>(i) * most_pages;
+      prompts_.push_back({row, n, p.begin, part_of(pages, {static_cast<int64_t>(p.pages.size())})});
+    } else {
       text_rows += n;
+      text_keys += n * p.begin + n * (n + 1) / 2;
+    }
     row += n;
   }
-  return {&config(),
-          latent_shape(config()),
-          router_config(config()),
-          {position_T, sequence_T, pages_SP},
-          text_rows,
-          prompts_,
-          rope_table_,
-          &projector_,
-          &route_observer_};
+  const CachePlaces places{part_of(rows, {rows}), part_of(2 * rows, {rows}),
+                           part_of(3 * rows, {static_cast<int64_t>(parts.size()), most_pages})};
+  return {{&config(), latent_shape(config()), router_config(config()), places, text_rows, text_keys, prompts_,
+           rope_table_, &projector_, &pass_observer_},
+          part_of(0, {rows})};
 }
 
-Tensor Engine::embed(Arena& a, std::span<const PassRows> parts, int64_t rows) {
-  const Tensor ids_T = a.alloc(DType::i32, {rows}), x_TD = a.f32(rows, config().hidden_size);
-  int32_t* out = ids_T.ptr<int32_t>();
-  for (const PassRows& p : parts)
-    for (const int32_t id : p.ids) {
-      if (id < 0 || id >= config().vocab_size)
-        fail("token ids: expected 0 to {} (vocab_size), found {}", config().vocab_size - 1, id);
-      *out++ = id;
-    }
-  const Matrix& table = model_.weights.embed;
+Tensor Engine::embed(Arena& a, const Inputs& in) {
+  const int64_t rows = in.ids_T.size();
+  const Tensor x_TD = a.f32(rows, config().hidden_size);
+  const Matrix& table = weights().embed;
   const int64_t bytes = row_bytes(table.format, table.cols);
-  if (!is_block_format(table.format)) embedding_forward(s_, x_TD, ids_T, table);
+  if (!is_block_format(table.format)) embedding_forward(s_, x_TD, in.ids_T, table);
   for (int64_t t = 0; is_block_format(table.format) && t < rows; ++t)
-    dequantize_row(static_cast<const std::byte*>(table.data) + ids_T.ptr<int32_t>()[t] * bytes, table.format,
+    dequantize_row(static_cast<const std::byte*>(table.data) + in.ids_T.ptr<int32_t>()[t] * bytes, table.format,
                    table.cols, static_cast<float*>(x_TD.at(t)));
   projector_.release(table);
   return x_TD;
 }
 
+/// Room on the device of the passes for a tensor that lies in host memory: that tensor itself on the CPU.
+Tensor Engine::place_on_device(Arena& a, const Tensor& host) { return gpu_ ? a.f32(host.rows(), host.cols()) : host; }
+
+/// The same with its elements.
+Tensor Engine::to_device(Arena& a, const Tensor& host) {
+  const Tensor there = place_on_device(a, host);
+  if (gpu_) upload(s_, there, host);
+  return there;
+}
+
+void Engine::to_host(const Tensor& host, const Tensor& there) {
+  if (gpu_) download(s_, host, there);
+}
+
+void Engine::give_choices() {
+  if (choices_ && route_observer_) choices_->give(route_observer_);
+}
+
 void Engine::forward(Tensor hidden_TD, std::span<const PassRows> parts) {
   const ArenaMark mark(workspace_);
-  const InferPass p = pass(workspace_, parts, hidden_TD.rows());
-  const Tensor h_TD = embed(workspace_, parts, hidden_TD.rows());
+  if (choices_) choices_->clear();
+  const Tensor out_TD = place_on_device(workspace_, hidden_TD);
+  const Inputs in = inputs(workspace_, parts, hidden_TD.rows());
+  const Tensor h_TD = embed(workspace_, in);
   for (size_t l = 0; l < blocks_.size(); ++l)
-    infer_block(s_, workspace_, h_TD, blocks_[l], cache_.layer(static_cast<int64_t>(l)), p);
-  infer_norm(s_, workspace_, hidden_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
+    infer_block(s_, workspace_, h_TD, blocks_[l], cache_.layer(static_cast<int64_t>(l)), in.pass);
+  infer_norm(s_, workspace_, out_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
+  to_host(hidden_TD, out_TD);
+  give_choices();
 }
 
 void Engine::forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const PassRows> parts) {
   check(mtp_.has_value(), "Engine::forward_mtp: expected an MTP module");
   const ArenaMark mark(workspace_);
-  const InferPass p = pass(workspace_, parts, hidden_TD.rows());
-  const Tensor e_TD = embed(workspace_, parts, hidden_TD.rows());
-  infer_mtp(s_, workspace_, z_TD, hidden_TD, e_TD, *mtp_, cache_.layer(static_cast<int64_t>(blocks_.size())), p);
+  if (choices_) choices_->clear();
+  const Tensor out_TD = place_on_device(workspace_, z_TD), in_TD = to_device(workspace_, hidden_TD);
+  const Inputs in = inputs(workspace_, parts, hidden_TD.rows());
+  const Tensor e_TD = embed(workspace_, in);
+  infer_mtp(s_, workspace_, out_TD, in_TD, e_TD, *mtp_, cache_.layer(static_cast<int64_t>(blocks_.size())), in.pass);
+  to_host(z_TD, out_TD);
+  give_choices();
 }
 
 void Engine::logits(Tensor logits, const Tensor& hidden_TD) {
-  const Matrix& head = model_.weights.head;
-  for (int64_t t = 0; t < hidden_TD.rows(); t += pass_rows_) {  // what the working memory is for
+  const Matrix& head = weights().head;
+  const int64_t most = gpu_ ? gpu_logit_rows(config()) : pass_rows_;
+  for (int64_t t = 0; t < hidden_TD.rows(); t += most) {  // what the working memory is for
     const ArenaMark mark(workspace_);
-    const int64_t rows = std::min(pass_rows_, hidden_TD.rows() - t);
-    const InferInput x = infer_input(s_, workspace_, hidden_TD.slice_rows(t, rows), {&head});
-    projector_.project(s_, x, {{logits.slice_rows(t, rows), head}});
+    const int64_t rows = std::min(most, hidden_TD.rows() - t);
+    const Tensor in_TD = to_device(workspace_, hidden_TD.slice_rows(t, rows)), out = logits.slice_rows(t, rows);
+    const Tensor there = place_on_device(workspace_, out);
+    projector_.project(s_, infer_input(s_, workspace_, in_TD, {&head}), {{there, head}});
+    to_host(out, there);
   }
 }
 

@@ -10,6 +10,8 @@
 #include "base/stream.h"
 #include "engine/kv_cache.h"
 #include "engine/expert_cache.h"
+#include "engine/gpu_choices.h"
+#include "engine/gpu_weights.h"
 #include "engine/layers.h"
 #include "engine/memory_plan.h"
 #include "model/model.h"
@@ -32,9 +34,10 @@ struct PassRows {
 
 class Engine {
  public:
-  /// `s` and `model` must outlive the engine. Throws Error when the context is not positive or too large to address,
-  /// and as plan_memory does.
-  Engine(Stream& s, const Model& model, const EngineOptions& options);
+  /// Passes run on the device of `gpu`, and on `s` where it is null; `s` is a stream of the CPU. Both and `model` must
+  /// outlive the engine. Throws Error when the context is not positive or too large to address, when the GPU has too
+  /// little memory, and as plan_memory does; a bound of memory is for the CPU alone.
+  Engine(Stream& s, const Model& model, const EngineOptions& options, Stream* gpu = nullptr);
 
   const Model& model() const { return model_; }
   const HfConfig& config() const { return model_.config; }
@@ -45,19 +48,22 @@ class Engine {
   int64_t draft_vocab() const { return draft_vocab_; }
   /// What all passes have read and computed.
   const Projector::Work& work() const { return projector_.work(); }
-  Stream& stream() { return s_; }
+  /// For what is done with logits, which lie in host memory.
+  Stream& stream() { return host_; }
+  bool is_on_gpu() const { return gpu_ != nullptr; }
   KvCache& cache() { return cache_; }
-  /// Calls `observer` with what enters each product with a weight, but for kv_b's.
-  void observe(ProductObserver observer) { projector_.observe(std::move(observer)); }
+  /// Calls `observer` with what enters each product with a weight, but for kv_b's. On the CPU alone.
+  void observe(ProductObserver observer);
 
   /// Calls `observer` with every choice of experts from now on; an empty one ends that.
-  void observe_routing(RouteObserver observer) { route_observer_ = std::move(observer); }
+  void observe_routing(RouteObserver observer);
 
   /// Most rows of one pass: kPassRows, or fewer where memory is bounded.
   int64_t pass_rows() const { return pass_rows_; }
   /// What has been read of the routed experts; null where memory is not bounded.
   ExpertCache* experts() { return experts_.get(); }
 
+  /// Tensors of these are in host memory.
   /// hidden_TD (f32, packed) = hidden states after the final norm of the rows of all parts, one after another; their
   /// keys are written to the pages. Parts of text come first; 1 <= T <= pass_rows(). Throws Error for an id outside the
   /// vocabulary and for experts that cannot be read.
@@ -71,18 +77,35 @@ class Engine {
   void logits(Tensor logits, const Tensor& hidden_TD);
 
  private:
+  /// What the rows of a pass are, in the memory of its device.
+  struct Inputs {
+    InferPass pass;
+    Tensor ids_T;
+  };
+
+  const ModelWeights& weights() const { return gpu_weights_ ? gpu_weights_->weights() : model_.weights; }
   Tensor as_f32(const Matrix& norm);
   void bound_memory(const EngineOptions& options);
   void fill_rope(int64_t rows);
-  InferPass pass(Arena& a, std::span<const PassRows> parts, int64_t rows);
-  Tensor embed(Arena& a, std::span<const PassRows> parts, int64_t rows);
+  void give_choices();
+  Tensor fill_tables(Arena& a, std::span<const PassRows> parts, int64_t rows, int64_t most_pages);
+  Inputs inputs(Arena& a, std::span<const PassRows> parts, int64_t rows);
+  Tensor embed(Arena& a, const Inputs& in);
+  Tensor to_device(Arena& a, const Tensor& host);
+  Tensor place_on_device(Arena& a, const Tensor& host);
+  void to_host(const Tensor& host, const Tensor& there);
 
-  Stream& s_;
+  Stream& host_;
+  Stream* gpu_;
+  Stream& s_;  // of the passes
   const Model& model_;
   int64_t context_, draft_vocab_, pass_rows_ = kPassRows;
+  std::unique_ptr<GpuWeights> gpu_weights_;  // null: those of the model
   std::unique_ptr<ExpertCache> experts_;
   Projector projector_;
-  RouteObserver route_observer_;
+  RouteObserver route_observer_;         // the caller's
+  std::unique_ptr<GpuChoices> choices_;  // for it, on a GPU
+  RouteObserver pass_observer_;          // the one that passes call
   Arena norms_;
   Arena rope_memory_;
   Tensor rope_table_;
@@ -93,6 +116,7 @@ class Engine {
   KvCache cache_;
   Arena workspace_;
   std::vector<PromptRows> prompts_;  // of the pass
+  std::vector<int32_t> tables_;      // of the pass: ids, positions, sequences, pages
 };
 
 }  // namespace sluice

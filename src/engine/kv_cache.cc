@@ -1,12 +1,42 @@
 #include "engine/kv_cache.h"
 
+#include <cstring>
+
+#include "base/transfer.h"
+
 namespace sluice {
 
-KvCache::KvCache(int64_t layers, int64_t width, int64_t pages)
-    : memory_(static_cast<size_t>(layers) * (static_cast<size_t>(pages * kPageTokens * width) * sizeof(float) + 64)),
+KvCache::KvCache(int64_t layers, int64_t width, int64_t pages, Stream* gpu, DType dtype)
+    : gpu_(gpu),
+      memory_(bytes(layers, width, pages, dtype), gpu ? gpu->device() : Device()),
       uses_(static_cast<size_t>(pages)) {
-  for (int64_t l = 0; l < layers; ++l) layers_.push_back(memory_.f32(pages * kPageTokens, width));
+  for (int64_t l = 0; l < layers; ++l) layers_.push_back(memory_.alloc(dtype, {pages * kPageTokens, width}));
   for (int64_t p = pages; p-- > 0;) free_.push_back(static_cast<int32_t>(p));
+}
+
+size_t KvCache::bytes(int64_t layers, int64_t width, int64_t pages, DType dtype) {
+  return static_cast<size_t>(layers) * (static_cast<size_t>(pages * kPageTokens * width) * dtype_size(dtype) + 64);
+}
+
+Tensor KvCache::rows_of(int64_t layer, int32_t page, int64_t rows) const {
+  check(rows <= kPageTokens, "KvCache: expected rows of a page");
+  return this->layer(layer).slice_rows(page * kPageTokens, rows);
+}
+
+void KvCache::read(int64_t layer, int32_t page, const Tensor& host) const {
+  const Tensor rows = rows_of(layer, page, host.rows());
+  if (gpu_)
+    download(*gpu_, host, rows);
+  else
+    std::memcpy(host.data, rows.data, rows.bytes());
+}
+
+void KvCache::write(int64_t layer, int32_t page, const Tensor& host) {
+  const Tensor rows = rows_of(layer, page, host.rows());
+  if (gpu_)
+    upload(*gpu_, rows, host);
+  else
+    std::memcpy(rows.data, host.data, rows.bytes());
 }
 
 int32_t KvCache::acquire() {

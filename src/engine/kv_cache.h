@@ -6,16 +6,21 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "base/stream.h"
 #include "ops/infer.h"
 
 namespace sluice {
 
-/// Owner of the pages. System memory is taken when a page is first written. A page belongs to everybody who holds a
-/// reference to it; who shares it only reads.
+/// Owner of the pages. System memory is taken when a page is first written, a GPU's at once. A page belongs to
+/// everybody who holds a reference to it; who shares it only reads.
 class KvCache {
  public:
-  /// `layers` rows of `width` float32 per token, and at most `pages` pages.
-  KvCache(int64_t layers, int64_t width, int64_t pages);
+  /// `layers` rows of `width` float32 per token, and at most `pages` pages; in the memory of `gpu`'s device, which must
+  /// outlive the cache, or in the host's where it is null. On a GPU rows may be bf16.
+  KvCache(int64_t layers, int64_t width, int64_t pages, Stream* gpu = nullptr, DType dtype = DType::f32);
+
+  /// Memory that such a cache takes.
+  static size_t bytes(int64_t layers, int64_t width, int64_t pages, DType dtype = DType::f32);
 
   /// A free page with one reference, contents undefined. Throws Error when all are in use.
   int32_t acquire();
@@ -32,9 +37,15 @@ class KvCache {
   int64_t idle_pages() const { return idle_; }
   bool is_idle(int32_t page) const { return is_idle(uses_[static_cast<size_t>(page)]); }
 
-  /// All rows of a layer: (pages * kPageTokens, width) f32.
+  /// All rows of a layer: (pages * kPageTokens, width) of dtype().
   const Tensor& layer(int64_t layer) const { return layers_[static_cast<size_t>(layer)]; }
   int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
+  int64_t width() const { return layers_.front().cols(); }
+  DType dtype() const { return layers_.front().dtype; }
+
+  /// The first host.rows() rows of a page in a layer, from and to host memory (rows, width) of dtype().
+  void read(int64_t layer, int32_t page, const Tensor& host) const;
+  void write(int64_t layer, int32_t page, const Tensor& host);
 
  private:
   struct Use {
@@ -43,6 +54,9 @@ class KvCache {
   };
   static bool is_idle(const Use& u) { return u.is_cached && u.references == 1; }
 
+  Tensor rows_of(int64_t layer, int32_t page, int64_t rows) const;
+
+  Stream* gpu_;
   Arena memory_;
   std::vector<Tensor> layers_;
   std::vector<int32_t> free_;  // taken from the back

@@ -45,8 +45,7 @@ void cache_keys(Stream& s, Arena& a, const Tensor& raw_TA, const InferBlock& b, 
 /// What the attention of the pass's text reads and computes.
 Projector::Work text_work(const InferPass& pass, const Matrix& kv_b) {
   const LatentShape& a = pass.shape;
-  double keys = 0;
-  for (int64_t t = 0; t < pass.text_rows; ++t) keys += pass.places.position_T.ptr<int32_t>()[t] + 1;
+  const double keys = static_cast<double>(pass.text_keys);
   return {static_cast<double>(kv_b.rows * row_bytes(kv_b.format, kv_b.cols)) + keys * static_cast<double>(4 * a.row()),
           2.0 * static_cast<double>(pass.text_rows * kv_b.size()) +
               2.0 * keys * static_cast<double>(a.heads * (a.row() + a.latent))};
@@ -153,7 +152,7 @@ void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock&
   route(s, a, choice_TK, weight_TK, x_TD, w, pass);
   moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
   if (!s.is_dry() && *pass.route_observer) (*pass.route_observer)(choice_TK, w.router);
-  if (!s.is_dry()) pass.projector->begin_experts(w, offsets_E1);
+  if (!s.is_dry()) pass.projector->begin_experts(w, offsets_E1, T * K);
   if (b.next) expect_experts(s, a, h_TD, *b.next, pass);
 
   const Tensor x_RD = a.f32(T * K, D);

@@ -59,7 +59,7 @@ struct InferPass {
   LatentShape shape;
   RouterConfig router;
   CachePlaces places;
-  int64_t text_rows;
+  int64_t text_rows, text_keys;  // the latter: positions that these attend to
   std::span<const PromptRows> prompts;
   Tensor rope_table;  // (beyond every position, rope) f32
   Projector* projector;

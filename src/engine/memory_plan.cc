@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "engine/expert_cache.h"
+#include "engine/gpu_weights.h"
+#include "engine/kv_cache.h"
 #include "ops/block_format.h"
 
 namespace sluice {
@@ -14,6 +16,9 @@ constexpr size_t kProgramBytes = size_t{32} << 20;
 /// Rows of a pass are halved until its working memory is at most this share of the bound.
 constexpr size_t kPassShare = 16;
 constexpr int64_t kLeastPassRows = 32;
+/// On a GPU: scratch memory of ops and what CUDA takes itself; most bytes of logits at a time.
+constexpr size_t kGpuOpBytes = size_t{512} << 20;
+constexpr int64_t kGpuLogitBytes = int64_t{64} << 20;
 
 bool is_expert(const Param& p) { return p.name.find(".mlp.experts.") != std::string::npos; }
 
@@ -52,11 +57,11 @@ LatentShape latent_shape(const HfConfig& c) {
 
 int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
-size_t pass_bytes(const Model& m, int64_t context, int64_t T) {
-  const HfConfig& c = m.config;
+size_t pass_bytes(const HfConfig& c, const ModelWeights& w, int64_t context, int64_t T, const Device& device) {
   Stream dry = Stream::dry();
-  Arena a = Arena::counting(), fixed = Arena::counting();
-  const auto norm = [&](const Matrix& w) { return fixed.f32(1, w.cols); };
+  Arena a = Arena::counting(device), fixed = Arena::counting();
+  const auto norm = [&](const Matrix& n) { return fixed.f32(1, n.cols); };
+  if (device.is_cuda()) a.f32(2 * T, c.hidden_size);  // hidden states on their way in and out
   const Tensor ids = a.alloc(DType::i32, {T}), h_TD = a.f32(T, c.hidden_size), z_TD = a.f32(T, c.hidden_size);
   const Tensor rope = fixed.f32(context, c.qk_rope_head_dim);
   const LatentShape shape = latent_shape(c);
@@ -64,19 +69,48 @@ size_t pass_bytes(const Model& m, int64_t context, int64_t T) {
   const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context)})};
   Projector none(0);
   const RouteObserver nobody;
-  const InferPass p{&c, shape, router_config(c), places, T, {}, rope, &none, &nobody};
+  const InferPass p{&c, shape, router_config(c), places, T, 0, {}, rope, &none, &nobody};
   const BlockWeights* after = nullptr;
-  for (auto b = m.weights.layers.rbegin(); b != m.weights.layers.rend(); after = &*b++) {
+  for (auto b = w.layers.rbegin(); b != w.layers.rend(); after = &*b++) {
     InferBlock next;
     if (after) next = make_infer_block(*after, norm);
     InferBlock block = make_infer_block(*b, norm);
     block.next = after && after->is_moe ? &next : nullptr;
     infer_block(dry, a, h_TD, block, cache, p);
   }
-  if (!m.weights.mtp.empty())
-    infer_mtp(dry, a, z_TD, h_TD, h_TD, make_infer_mtp(m.weights.mtp.front(), norm), cache, p);
-  infer_input(dry, a, h_TD, {&m.weights.head});
+  if (!w.mtp.empty()) infer_mtp(dry, a, z_TD, h_TD, h_TD, make_infer_mtp(w.mtp.front(), norm), cache, p);
+  infer_input(dry, a, h_TD, {&w.head});
+  if (device.is_cuda()) a.f32(gpu_logit_rows(c), c.vocab_size);
   return a.peak_bytes();
+}
+
+GpuPlan plan_gpu(const Model& m, const EngineOptions& options, const Device& gpu) {
+  const HfConfig& c = m.config;
+  const int64_t context = checked_context(c, options.context);
+  const int64_t layers = c.num_hidden_layers + (m.weights.mtp.empty() ? 0 : 1);
+  GpuPlan plan;
+  plan.weights = GpuWeights::bytes(m.weights, gpu);
+  plan.sequences = KvCache::bytes(layers, latent_shape(c).row(), pages_for(std::max(context, options.tokens)),
+                                  gpu_cache_dtype(m.weights)) +
+                   static_cast<size_t>(context * c.qk_rope_head_dim) * sizeof(float);
+  plan.workspace = pass_bytes(c, GpuWeights::shapes(m.weights, gpu), context, kPassRows, gpu) + kGpuOpBytes;
+  return plan;
+}
+
+DType gpu_cache_dtype(const ModelWeights& w) {
+  return w.layers.front().mla.kv_b.format == Format::f32 ? DType::f32 : DType::bf16;
+}
+
+std::string why_too_large(const GpuPlan& p, size_t available) {
+  if (p.bytes() <= available) return {};
+  const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  return fmt::format(
+      "expected {:.2f} GiB of free memory ({:.2f} for weights, {:.2f} for tokens, {:.2f} to work in), found {:.2f}",
+      gib(p.bytes()), gib(p.weights), gib(p.sequences), gib(p.workspace), gib(available));
+}
+
+int64_t gpu_logit_rows(const HfConfig& c) {
+  return std::clamp<int64_t>(kGpuLogitBytes / (c.vocab_size * static_cast<int64_t>(sizeof(float))), 1, kPassRows);
 }
 
 MemoryPlan plan_memory(const Model& m, const EngineOptions& options) {
@@ -111,7 +145,8 @@ MemoryPlan plan_memory(const Model& m, const EngineOptions& options) {
   }
   if (moe_layers == 0) fail("--memory: expected a model with routed experts, found none");
   for (plan.pass_rows = kPassRows;; plan.pass_rows /= 2) {
-    plan.workspace = pass_bytes(m, context, plan.pass_rows) + prompt_bytes(c, context) + ExpertCache::reading_bytes(m);
+    plan.workspace =
+        pass_bytes(c, m.weights, context, plan.pass_rows) + prompt_bytes(c, context) + ExpertCache::reading_bytes(m);
     if (plan.pass_rows == kLeastPassRows || plan.workspace <= plan.budget / kPassShare) break;
   }
   const size_t others = plan.weights + plan.sequences + plan.workspace;

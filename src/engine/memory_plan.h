@@ -1,6 +1,8 @@
 // What an engine that is to stay below a bound keeps in memory: everything but the routed experts, and as many of those
 // as there is room for (engine/expert_cache.h).
 #pragma once
+#include <string>
+
 #include "engine/layers.h"
 #include "model/model.h"
 
@@ -33,8 +35,24 @@ LatentShape latent_shape(const HfConfig& c);
 /// Pages of the KV cache for `tokens`.
 int64_t pages_for(int64_t tokens);
 
-/// Working memory of one pass of up to `rows` rows.
-size_t pass_bytes(const Model& m, int64_t context, int64_t rows);
+/// Working memory of one pass of up to `rows` rows with weights of these formats, in the memory of `device`.
+size_t pass_bytes(const HfConfig& c, const ModelWeights& w, int64_t context, int64_t rows, const Device& device = {});
+
+/// What an engine takes of a GPU's memory.
+struct GpuPlan {
+  size_t weights = 0, sequences = 0, workspace = 0;  // the last: of a pass, and of ops
+  size_t bytes() const { return weights + sequences + workspace; }
+};
+GpuPlan plan_gpu(const Model& m, const EngineOptions& options, const Device& gpu);
+
+/// What the rows of its cache are there: float32 where the model's weights are.
+DType gpu_cache_dtype(const ModelWeights& w);
+
+/// Why an engine does not fit on a GPU that has `available` bytes left, as the end of a sentence; empty where it does.
+std::string why_too_large(const GpuPlan& plan, size_t available);
+
+/// Rows of logits that an engine on a GPU computes at a time.
+int64_t gpu_logit_rows(const HfConfig& c);
 
 /// The plan for options.memory, of a model whose experts lie in its `mappings`; nothing of it needs to have been read.
 /// Throws Error, one line that says what is needed, when the bound cannot hold everything else and the experts of one

@@ -45,9 +45,12 @@ void add_rows(Hash& hash, Engine& engine) {
     ids.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(engine.config().vocab_size))));
   Session session(engine, false);
   session.feed(ids, 0);
+  const KvCache& cache = engine.cache();
+  std::vector<char> bytes(static_cast<size_t>(tokens * cache.width()) * dtype_size(cache.dtype()));
+  const Tensor rows(bytes.data(), cache.dtype(), {tokens, cache.width()});
   for (int64_t l = 0; l < engine.config().num_hidden_layers; ++l) {
-    const Tensor rows = engine.cache().layer(l).slice_rows(session.pages()[0] * kPageTokens, tokens);
-    hash.add({static_cast<const char*>(rows.data), rows.bytes()});
+    cache.read(l, session.pages()[0], rows);
+    hash.add({bytes.data(), bytes.size()});
   }
 }
 

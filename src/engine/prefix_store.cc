@@ -118,7 +118,7 @@ bool PrefixStore::contains(const PrefixKey& key) const {
 
 size_t PrefixStore::file_bytes(size_t tokens) const {
   return sizeof(Header) + tokens * sizeof(int32_t) +
-         static_cast<size_t>(layers_ * kPageTokens * cache_.layer(0).cols()) * sizeof(float);
+         static_cast<size_t>(layers_ * kPageTokens * cache_.width()) * dtype_size(cache_.dtype());
 }
 
 std::string PrefixStore::encode(std::span<const int32_t> ids, int32_t page) const {
@@ -126,14 +126,14 @@ std::string PrefixStore::encode(std::span<const int32_t> ids, int32_t page) cons
   Header header;
   header.fingerprint = fingerprint_;
   header.layers = layers_;
-  header.width = cache_.layer(0).cols();
+  header.width = cache_.width();
   header.tokens = static_cast<int64_t>(ids.size());
   char* to = out.data() + sizeof header;
   std::memcpy(to, ids.data(), ids.size_bytes());
   to += ids.size_bytes();
   for (int64_t l = 0; l < layers_; ++l) {
-    const Tensor rows = cache_.layer(l).slice_rows(page * kPageTokens, kPageTokens);
-    std::memcpy(to, rows.data, rows.bytes());
+    const Tensor rows(to, cache_.dtype(), {kPageTokens, cache_.width()});
+    cache_.read(l, page, rows);
     to += rows.bytes();
   }
   std::memcpy(out.data(), &header, sizeof header);
@@ -146,15 +146,15 @@ bool PrefixStore::decode(std::string_view bytes, std::span<const int32_t> ids, i
   std::memcpy(&header, bytes.data(), sizeof header);
   const Header expected;
   if (std::memcmp(header.magic, expected.magic, sizeof header.magic) != 0 || header.version != expected.version ||
-      header.fingerprint != fingerprint_ || header.layers != layers_ || header.width != cache_.layer(0).cols() ||
+      header.fingerprint != fingerprint_ || header.layers != layers_ || header.width != cache_.width() ||
       header.tokens != static_cast<int64_t>(ids.size()) || header.crc32 != checksum(bytes))
     return false;
   const char* from = bytes.data() + sizeof header;
   if (std::memcmp(from, ids.data(), ids.size_bytes()) != 0) return false;
   from += ids.size_bytes();
   for (int64_t l = 0; l < layers_; ++l) {
-    const Tensor rows = cache_.layer(l).slice_rows(page * kPageTokens, kPageTokens);
-    std::memcpy(rows.data, from, rows.bytes());
+    const Tensor rows(const_cast<char*>(from), cache_.dtype(), {kPageTokens, cache_.width()});
+    cache_.write(l, page, rows);
     from += rows.bytes();
   }
   return true;

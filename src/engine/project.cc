@@ -11,8 +11,11 @@ namespace {
 /// Most bytes of a file that are in memory at a time where that is bounded.
 constexpr int64_t kPackBytes = int64_t{8} << 20;
 
-const PreparedRows& rows_for(const InferInput& x, const Matrix& w) {
-  return activations_of(w.format) == Activations::codes ? x.codes : x.floats;
+/// Those that products with `w` want.
+template <class Input>
+auto& rows_for(Input& x, const Matrix& w, const Device& device) {
+  const Activations kind = activations_of(w.format, device);
+  return kind == Activations::codes ? x.codes : kind == Activations::floats ? x.floats : x.halves;
 }
 
 PackedMatrix alloc_packed(Arena& a, const Matrix& w) {
@@ -23,10 +26,10 @@ PackedMatrix alloc_packed(Arena& a, const Matrix& w) {
 }  // namespace
 
 InferInput reserve_input(Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights) {
-  InferInput input{x, {}, {}};
+  InferInput input{x, {}, {}, {}};
   for (const Matrix* w : weights) {
-    const Activations kind = activations_of(w->format);
-    PreparedRows& rows = kind == Activations::codes ? input.codes : input.floats;
+    const Activations kind = activations_of(w->format, a.device());
+    PreparedRows& rows = rows_for(input, *w, a.device());
     if (rows.cols > 0) continue;
     const Tensor bytes = a.alloc(DType::u8, {x.rows(), static_cast<int64_t>(prepared_row_bytes(x.cols(), kind))});
     rows = {static_cast<std::byte*>(bytes.data), x.rows(), x.cols(), kind};
@@ -35,7 +38,7 @@ InferInput reserve_input(Arena& a, const Tensor& x, std::initializer_list<const 
 }
 
 void prepare_input(Stream& s, const InferInput& input, int64_t begin, int64_t count) {
-  for (const PreparedRows& rows : {input.codes, input.floats})
+  for (const PreparedRows& rows : {input.codes, input.floats, input.halves})
     if (rows.cols > 0) prepare_rows(s, rows.slice(begin, count), input.x.slice_rows(begin, count));
 }
 
@@ -53,7 +56,8 @@ size_t total_packed_bytes(const ModelWeights& w) {
   return total.peak_bytes();
 }
 
-const PackedMatrix& Projector::packed(Stream& s, const Matrix& w) {
+PackedMatrix Projector::packed(Stream& s, const Matrix& w) {
+  if (device_.is_cuda()) return {static_cast<std::byte*>(w.data), w.format, w.rows, w.cols};
   if (const auto found = packed_.find(w.data); found != packed_.end()) return found->second;
   const size_t mark = memory_.mark();
   const PackedMatrix all = alloc_packed(memory_, w);
@@ -90,9 +94,11 @@ void Projector::expect_experts(const MoeWeights& w, std::span<const int32_t> exp
   if (experts_) experts_->expect(w, experts);
 }
 
-void Projector::begin_experts(const MoeWeights& w, const Tensor& offsets_E1) {
+void Projector::begin_experts(const MoeWeights& w, const Tensor& offsets_E1, int64_t rows) {
   offsets_E1_ = offsets_E1;
+  num_rows_ = rows;
   has_begun_ = false;
+  if (device_.is_cuda()) return;
   const int32_t* offset = offsets_E1.ptr<int32_t>();
   round_.clear();
   for (size_t e = 0; e < w.gate.size(); ++e)
@@ -101,6 +107,10 @@ void Projector::begin_experts(const MoeWeights& w, const Tensor& offsets_E1) {
 }
 
 bool Projector::next_experts() {
+  if (device_.is_cuda()) {
+    round_rows_.assign(1, {0, num_rows_});
+    return !std::exchange(has_begun_, true);
+  }
   if (experts_) {
     const auto ready = experts_->next();
     round_.assign(ready.begin(), ready.end());
@@ -130,12 +140,13 @@ void Projector::project(Stream& s, const InferInput& x, std::initializer_list<Pr
   for (const auto& [y, w, out] : products) {
     count(w, y.rows(), y.cols());
     if (observer_) observer_(x.x, w);
-    products_.push_back({y, rows_for(x, w), packed(s, w), out});
+    products_.push_back({y, rows_for(x, w, device_), packed(s, w), out});
   }
   packed_linear(s, products_);
 }
 
 void Projector::project_experts(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products) {
+  if (device_.is_cuda()) return project_experts_on_gpu(s, x, products);
   const int32_t* offset = offsets_E1_.ptr<int32_t>();
   products_.clear();
   for (const auto& [y, bank] : products)
@@ -145,10 +156,26 @@ void Projector::project_experts(Stream& s, const InferInput& x, std::initializer
       const Matrix& w = bank[e];
       count(w, rows, y.cols());
       if (observer_) observer_(x.x.slice_rows(begin, rows), w);
-      products_.push_back({y.slice_rows(begin, rows), rows_for(x, w).slice(begin, rows),
+      products_.push_back({y.slice_rows(begin, rows), rows_for(x, w, device_).slice(begin, rows),
                            experts_ ? experts_->packed(w) : packed(s, w)});
     }
   packed_linear(s, products_);
+}
+
+/// All experts at once: which have rows is known there alone.
+void Projector::project_experts_on_gpu(Stream& s, const InferInput& x,
+                                       std::initializer_list<ExpertProjection> products) {
+  expert_products_.clear();
+  for (const auto& [y, bank] : products) {
+    const Matrix& first = bank.front();
+    const int64_t E = static_cast<int64_t>(bank.size()), active = std::min(E, num_rows_);
+    const int64_t stride =
+        E > 1 ? static_cast<const std::byte*>(bank[1].data) - static_cast<const std::byte*>(first.data) : 0;
+    work_.bytes += static_cast<double>(active * y.cols() * row_bytes(first.format, first.cols));
+    work_.operations += 2 * static_cast<double>(num_rows_) * static_cast<double>(y.cols() * first.cols);
+    expert_products_.push_back({y, rows_for(x, first, device_), {packed(s, first), stride, E}});
+  }
+  packed_expert_linear(s, expert_products_, offsets_E1_);
 }
 
 }  // namespace sluice

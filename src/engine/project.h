@@ -15,14 +15,14 @@ namespace sluice {
 
 /// Rows that enter one or several products.
 struct InferInput {
-  Tensor x;                    // (T, K) f32
-  PreparedRows codes, floats;  // where one of the products wants them
+  Tensor x;                            // (T, K) f32
+  PreparedRows codes, floats, halves;  // where one of the products wants them
 };
 
 /// `x` for products with `weights`; prepared rows in `a`.
 InferInput infer_input(Stream& s, Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights);
 
-/// The same without the rows: room for what prepare_input() fills.
+/// The same without the rows: room for what prepare_input() fills. The products are those of the arena's device.
 InferInput reserve_input(Arena& a, const Tensor& x, std::initializer_list<const Matrix*> weights);
 /// Prepares rows [begin, begin + count) of x.
 void prepare_input(Stream& s, const InferInput& input, int64_t begin, int64_t count);
@@ -61,7 +61,11 @@ class Projector {
   /// taken as they are packed, in huge pages: with small ones, looking up addresses costs a tenth of the speed.
   explicit Projector(size_t packed_bytes) : memory_(packed_bytes) {}
 
-  /// What has been read and computed: weights once per product, cached rows once per token, multiply and add apart.
+  /// Does those of an engine on a GPU instead. Its matrices lie there packed (engine/gpu_weights.h).
+  explicit Projector(const Device& gpu) : memory_(0), device_(gpu) {}
+
+  /// What has been read and computed: weights once per product, cached rows once per token, multiply and add apart. On
+  /// a GPU, where nobody knows which experts have rows, as many are counted as there could be.
   struct Work {
     double bytes = 0, operations = 0;
   };
@@ -77,9 +81,9 @@ class Projector {
   /// The router of a layer expects rows for these experts soon.
   void expect_experts(const MoeWeights& w, std::span<const int32_t> experts);
 
-  /// Begins with the experts of a layer that have rows; `offsets_E1` as in ops/linear.h, valid until next_experts()
-  /// returns false. Experts are taken in rounds: all at once, unless they come from a cache.
-  void begin_experts(const MoeWeights& w, const Tensor& offsets_E1);
+  /// Begins with the experts of a layer that have rows, `rows` in all; `offsets_E1` as in ops/linear.h, valid until
+  /// next_experts() returns false. Experts are taken in rounds: all at once, unless they come from a cache.
+  void begin_experts(const MoeWeights& w, const Tensor& offsets_E1, int64_t rows);
   /// Goes on to the next round; false: all have been taken.
   bool next_experts();
   /// The rows of the round's experts.
@@ -95,15 +99,19 @@ class Projector {
   void observe(ProductObserver observer) { observer_ = std::move(observer); }
 
  private:
-  const PackedMatrix& packed(Stream& s, const Matrix& w);
+  PackedMatrix packed(Stream& s, const Matrix& w);
+  void project_experts_on_gpu(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products);
   void count(const Matrix& w, int64_t rows, int64_t outs);
 
   Arena memory_;
+  Device device_;
   std::unordered_map<const void*, PackedMatrix> packed_;
   std::vector<PackedProduct> products_;  // being done
+  std::vector<PackedExpertProduct> expert_products_;
   ExpertCache* experts_ = nullptr;
   std::span<const MappedFile> mappings_;
   Tensor offsets_E1_;           // of the layer being done
+  int64_t num_rows_ = 0;        // the same
   std::vector<int32_t> round_;  // its experts, ascending
   bool has_begun_ = false;      // the only round, where there is no cache
   std::vector<RowRange> round_rows_;

@@ -19,9 +19,10 @@ void check_places(const CachePlaces& p, int64_t T) {
         "infer: expected positions (T), sequences (T) and pages (S, P) i32");
 }
 
-void check_cache(const Tensor& rows, int64_t width) {
-  check(rows.dtype == DType::f32 && rows.packed() && rows.cols() == width,
-        "infer: expected cache rows (P * 64, latent + rope) f32");
+void check_cache(const Stream& s, const Tensor& rows, int64_t width) {
+  check(rows.dtype == DType::f32 || (rows.dtype == DType::bf16 && s.is_cuda()),
+        "infer: expected cache rows in f32, or on a GPU in bf16");
+  check(rows.packed() && rows.cols() == width, "infer: expected cache rows (P * 64, latent + rope)");
 }
 
 void check_kv_b(const Matrix& kv_b, const LatentShape& a) {
@@ -32,7 +33,7 @@ void check_kv_b(const Matrix& kv_b, const LatentShape& a) {
 }  // namespace
 
 void infer_cache_rows(Stream& s, Tensor rows, const Tensor& x_TA, const CachePlaces& places) {
-  check_cache(rows, x_TA.cols());
+  check_cache(s, rows, x_TA.cols());
   check_places(places, x_TA.rows());
   check(x_TA.dtype == DType::f32, "infer_cache_rows: expected f32");
   dispatch<cpu::infer_cache_rows, cuda::infer_cache_rows>(s, rows, x_TA, places);
@@ -47,7 +48,7 @@ void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_
 
 void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, const CachePlaces& places,
                      const LatentShape& a) {
-  check_cache(rows, a.row());
+  check_cache(s, rows, a.row());
   check_places(places, u.rows());
   check(is_packed_f32(u, qa.rows(), a.heads * a.latent) && is_packed_f32(qa, u.rows(), a.heads * a.row()),
         "infer_attention: expected u (T, H latent), qa (T, H (latent + rope))");
@@ -56,7 +57,7 @@ void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, 
 
 void infer_prompt_attention(Stream& s, Tensor o, const Tensor& q, const Tensor& rows, const Tensor& pages_P,
                             int64_t begin, const Matrix& kv_b, const LatentShape& a) {
-  check_cache(rows, a.row());
+  check_cache(s, rows, a.row());
   check_kv_b(kv_b, a);
   check(is_packed_f32(o, q.rows(), a.heads * a.value) && is_packed_f32(q, o.rows(), a.heads * (a.nope + a.rope)),
         "infer_prompt_attention: expected o (T, H value), q (T, H (nope + rope))");

@@ -19,8 +19,9 @@ struct LatentShape {
 /// Tokens of a page of the cache.
 constexpr int64_t kPageTokens = 64;
 
-/// Where the rows of a pass lie in a layer's cache `rows` (pages * 64, latent + rope; f32, packed): row t is position
-/// position_T[t] of sequence sequence_T[t], and position p of sequence q lies in row pages_SP[q, p / 64] * 64 + p % 64.
+/// Where the rows of a pass lie in a layer's cache `rows` (pages * 64, latent + rope; f32, packed; on a GPU bf16, too,
+/// queries and probabilities being rounded to bf16 where they meet it): row t is position position_T[t] of sequence
+/// sequence_T[t], and position p of sequence q lies in row pages_SP[q, p / 64] * 64 + p % 64.
 struct CachePlaces {
   Tensor position_T, sequence_T;  // i32
   Tensor pages_SP;                // (sequences, most pages) i32; rows may be strided
@@ -34,8 +35,9 @@ void infer_cache_rows(Stream& s, Tensor rows, const Tensor& x_TA, const CachePla
 void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_b, const LatentShape& shape);
 
 /// u (T, H latent), packed: u_th = sum_j p_tj c_j over the positions j of the row's sequence up to its own,
-/// p = softmax(scale qa_th . row_j) (specification 2.8). Softmax in float32. Keys are taken in splits of 512 positions,
-/// each with its own softmax, which are merged in order; scores of one split and 16 heads are all that is stored.
+/// p = softmax(scale qa_th . row_j) (specification 2.8). Softmax in float32. Keys are taken in splits of 512 positions
+/// (256 on a GPU with a cache of bf16), each with its own softmax, which are merged in order; scores of one split and
+/// 16 heads are all that is stored.
 void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, const CachePlaces& places,
                      const LatentShape& shape);
 

@@ -1,9 +1,14 @@
-// Inference products with weights repacked for the machine's vectors. Row-invariant as everything in ops/infer.h: row i
-// has the same bits for any rows, neighbours and threads. T, R rows, K inputs, N outputs, E experts.
+// Inference products with weights repacked for the machine that multiplies. Row-invariant as everything in
+// ops/infer.h: row i has the same bits for any rows, neighbours and threads. T, R rows, K inputs, N outputs, E experts.
+// On the CPU:
 //   block formats (specification 10.4)  activations rounded to 8 bits per block of 32, sums of a block exact in
 //                                       integers, blocks added in float32 in ascending order
 //   f32, bf16, fp8_128                  float32 activations, multiply-adds in ascending order of K; fp8 codes are
 //                                       multiplied by their scale first
+// On a GPU:
+//   bf16, fp8_128, block formats        activations rounded to bf16, block formats too; sums of 128 of K on tensor
+//                                       cores, which are scaled (fp8_128) and added in float32 in ascending order
+//   f32                                 float32 activations, multiply-adds in an order that depends on K alone
 #pragma once
 #include <span>
 
@@ -13,8 +18,8 @@
 
 namespace sluice {
 
-/// A weight matrix (rows x cols) in the layout of this machine; non-owning. Nothing is lost: the values are exactly
-/// those of the format it was packed from.
+/// A weight matrix (rows x cols) in the layout of this machine; non-owning. On the CPU nothing is lost: the values are
+/// exactly those of the format it was packed from. The memory is that of the stream's device.
 struct PackedMatrix {
   std::byte* data = nullptr;  // 64-byte aligned
   Format format = Format::q8_0;
@@ -24,14 +29,18 @@ struct PackedMatrix {
 /// Whether a matrix of this format and width can be packed: not f16, and whole blocks.
 bool is_packable(const Matrix& w);
 
-/// How activations enter the products with a format.
-enum class Activations : uint8_t { codes, floats };
-Activations activations_of(Format format);
+/// What a matrix becomes when it is packed for `device`: on a GPU block formats become bf16.
+Format packed_format(Format format, const Device& device);
 
-/// Bytes of a packed matrix.
-size_t packed_bytes(Format format, int64_t rows, int64_t cols);
+/// How activations enter the products with a packed matrix of this format.
+enum class Activations : uint8_t { codes, floats, halves };
+Activations activations_of(Format format, const Device& device = {});
 
-/// Fills `out` (its data and the shape and format of `w` set) from blocks in the order of the file.
+/// Bytes of a matrix of this packed format.
+size_t packed_bytes(Format format, int64_t rows, int64_t cols, const Device& device = {});
+
+/// Fills `out` (its data, packed_format() and the shape of `w` set) from blocks in the order of the file, which lie in
+/// memory of the host's, on a GPU's stream as well.
 void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w);
 
 /// Activations as these products read them. In memory of the caller's, 64-byte aligned, prepared_row_bytes() per row.
@@ -46,7 +55,8 @@ struct PreparedRows {
 /// Bytes of one row of `cols` activations; for codes a multiple of 32.
 size_t prepared_row_bytes(int64_t cols, Activations kind);
 
-/// out = x_TK (f32, rows may be strided). Codes: per block of 32, scale amax/127, rounded to nearest even.
+/// out = x_TK (f32, rows may be strided). Codes: per block of 32, scale amax/127, rounded to nearest even. Halves:
+/// rounded to bf16.
 void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x);
 
 /// y_TN (=|+=) x_TK w_NK', with the first N rows of w where it has more.
@@ -60,12 +70,35 @@ struct PackedProduct {
 /// All of `products`, which write to different memory, as one piece of work: threads wait for each other once.
 void packed_linear(Stream& s, std::span<const PackedProduct> products);
 
+/// The same matrix of every expert, `stride` bytes apart.
+struct PackedBank {
+  PackedMatrix first;
+  int64_t stride = 0, experts = 0;
+};
+
+/// y_RN = x_RK w_NK' with the matrix of each row's expert.
+struct PackedExpertProduct {
+  Tensor y;
+  PreparedRows x;
+  PackedBank w;
+};
+
+/// All of `products` on a GPU, where `offsets_E1` (as in ops/linear.h) is known to nobody else. Rows have the bits that
+/// packed_linear() gives them.
+void packed_expert_linear(Stream& s, std::span<const PackedExpertProduct> products, const Tensor& offsets_E1);
+
 namespace cpu {
-decltype(sluice::packed_bytes) packed_bytes;
+size_t packed_bytes(Format format, int64_t rows, int64_t cols);
 decltype(sluice::pack_matrix) pack_matrix;
 decltype(sluice::prepared_row_bytes) prepared_row_bytes;
 decltype(sluice::prepare_rows) prepare_rows;
 decltype(sluice::packed_linear) packed_linear;
 }  // namespace cpu
+namespace cuda {
+decltype(sluice::pack_matrix) pack_matrix;
+decltype(sluice::prepare_rows) prepare_rows;
+decltype(sluice::packed_linear) packed_linear;
+decltype(sluice::packed_expert_linear) packed_expert_linear;
+}  // namespace cuda
 
 }  // namespace sluice

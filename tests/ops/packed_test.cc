@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/config.h"
 #include "base/rng.h"
 #include "op_test.h"
 #include "ops/block_format.h"
@@ -22,26 +23,28 @@ constexpr Format kFormats[] = {Format::f32,  Format::bf16, Format::fp8_128, Form
                                Format::q4_k, Format::q5_k, Format::q6_k,    Format::iq4_nl};
 
 struct Aligned {
+  Bytes bytes;
   std::byte* data;
-  explicit Aligned(size_t bytes) : data(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64))) {
-    std::memset(data, 0xff, (bytes + 63) / 64 * 64);
+  explicit Aligned(size_t size) : bytes(size + 63, std::byte{0xff}) {
+    data = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64;
   }
-  ~Aligned() { std::free(data); }
   Aligned(const Aligned&) = delete;
   Aligned& operator=(const Aligned&) = delete;
 };
 
-std::vector<float> normals(int64_t n, uint64_t seed) {
+using Floats = SharedVector<float>;
+
+Floats normals(int64_t n, uint64_t seed) {
   Rng rng(seed);
-  std::vector<float> v(static_cast<size_t>(n));
+  Floats v(static_cast<size_t>(n));
   for (float& x : v) x = static_cast<float>(rng.normal());
   return v;
 }
 
 /// A quantised matrix in file order and its exact values.
 struct Blocks {
-  std::vector<uint8_t> bytes;
-  std::vector<float> values, scales;
+  SharedVector<uint8_t> bytes;
+  Floats values, scales;
   Matrix matrix;
   Blocks(Format format, int64_t rows, int64_t cols, uint64_t seed) : values(normals(rows * cols, seed)) {
     bytes.resize(static_cast<size_t>(rows * row_bytes(format, cols)));
@@ -77,7 +80,8 @@ struct Packed {
   Aligned memory;
   PackedMatrix matrix;
   Packed(Stream& s, const Matrix& w)
-      : memory(packed_bytes(w.format, w.rows, w.cols)), matrix{memory.data, w.format, w.rows, w.cols} {
+      : memory(packed_bytes(w.format, w.rows, w.cols, s.device())),
+        matrix{memory.data, packed_format(w.format, s.device()), w.rows, w.cols} {
     pack_matrix(s, matrix, w);
   }
 };
@@ -86,16 +90,24 @@ struct Prepared {
   Aligned memory;
   PreparedRows rows;
   Prepared(Stream& s, const float* x, int64_t T, int64_t K, Format format)
-      : memory(prepared_row_bytes(K, activations_of(format)) * static_cast<size_t>(T)),
-        rows{memory.data, T, K, activations_of(format)} {
+      : memory(prepared_row_bytes(K, activations_of(format, s.device())) * static_cast<size_t>(T)),
+        rows{memory.data, T, K, activations_of(format, s.device())} {
     prepare_rows(s, rows, Tensor(const_cast<float*>(x), {T, K}));
   }
 };
 
+std::vector<double> as_bf16(const Floats& x) {
+  std::vector<double> out;
+  for (const float v : x) out.push_back(static_cast<double>(static_cast<float>(bf16(v))));
+  return out;
+}
+
 /// x as the products with a format see it: the rule of ops/packed.h once more.
-std::vector<double> prepared_values(const std::vector<float>& x, Format format) {
+std::vector<double> prepared_values(const Floats& x, Format format, const Device& device) {
+  const Activations kind = activations_of(format, device);
+  if (kind == Activations::halves) return as_bf16(x);
   std::vector<double> out(x.begin(), x.end());
-  if (activations_of(format) == Activations::floats) return out;
+  if (kind == Activations::floats) return out;
   for (size_t b = 0; b < x.size(); b += 32) {
     float most = 0;
     for (size_t i = b; i < b + 32; ++i) most = std::max(most, std::abs(x[i]));
@@ -105,66 +117,94 @@ std::vector<double> prepared_values(const std::vector<float>& x, Format format) 
   return out;
 }
 
-/// One product alone.
+/// The same of the weights.
+std::vector<double> packed_values(const Blocks& w, const Device& device) {
+  if (packed_format(w.matrix.format, device) != w.matrix.format) return as_bf16(w.values);
+  return {w.values.begin(), w.values.end()};
+}
+
+/// One product alone, finished.
 void multiply(Stream& s, const Tensor& y, const PreparedRows& x, const PackedMatrix& w, Out out = Out::set) {
   const PackedProduct product{y, x, w, out};
   packed_linear(s, {&product, 1});
+  s.synchronize();
 }
 
-class PackedFormats : public testing::TestWithParam<Format> {};
+/// Of the sum of the terms' magnitudes.
+double sum_tolerance(const Stream& s) { return s.is_cuda() ? kTolTensorCores : 2e-6; }
+
+struct Target {
+  Device::Kind device;
+  Format format;
+};
+
+class PackedFormats : public testing::TestWithParam<Target> {
+ protected:
+  void SetUp() override {
+    if (GetParam().device == Device::Kind::cuda && !has_gpu()) GTEST_SKIP() << "no GPU";
+    tested_device() = GetParam().device;
+  }
+  void TearDown() override { tested_device() = Device::Kind::cpu; }
+  Format format() const { return GetParam().format; }
+};
+
+Stream& any_stream() { return *tested_streams().back(); }
 
 TEST_P(PackedFormats, EqualsTheSumOfDequantisedProducts) {
-  Stream s(2);
+  Stream& s = any_stream();
   for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1, 256}, {37, 512}, {64, 1024}}) {
     const int64_t T = 5;
-    const Blocks w(GetParam(), N, K, 1);
-    std::vector<float> x = normals(T * K, 2);
+    const Blocks w(format(), N, K, 1);
+    Floats x = normals(T * K, 2);
     std::fill_n(x.begin(), 64, 0.0f);  // blocks of zeros
-    const std::vector<double> prepared = prepared_values(x, GetParam());
-    std::vector<float> y(static_cast<size_t>(T * N), std::nanf(""));
-    multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, GetParam()).rows, Packed(s, w.matrix).matrix);
+    const std::vector<double> prepared = prepared_values(x, format(), s.device()),
+                              values = packed_values(w, s.device());
+    Floats y(static_cast<size_t>(T * N), std::nanf(""));
+    multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, format()).rows, Packed(s, w.matrix).matrix);
     for (int64_t t = 0; t < T; ++t)
       for (int64_t n = 0; n < N; ++n) {
         double sum = 0, size = 0;
         for (int64_t k = 0; k < K; ++k) {
-          const double term = prepared[static_cast<size_t>(t * K + k)] * w.values[static_cast<size_t>(n * K + k)];
+          const double term = prepared[static_cast<size_t>(t * K + k)] * values[static_cast<size_t>(n * K + k)];
           sum += term, size += std::abs(term);
         }
-        ASSERT_NEAR(y[static_cast<size_t>(t * N + n)], sum, 2e-6 * size) << N << " " << K << ": " << t << " " << n;
+        ASSERT_NEAR(y[static_cast<size_t>(t * N + n)], sum, sum_tolerance(s) * size)
+            << N << " " << K << ": " << t << " " << n;
       }
   }
 }
 
-TEST(PackedLinear, PlainFormatsOfAnyWidth) {
-  Stream s(2);
+TEST_P(FixedOpTest, PackedPlainFormatsOfAnyWidth) {
+  Stream& s = any_stream();
   for (const Format format : {Format::f32, Format::bf16, Format::fp8_128})
     for (const int64_t K : {1, 2, 3, 5, 130, 257}) {
       const int64_t T = 11, N = 21;
       const Blocks w(format, N, K, 1);
-      const std::vector<float> x = normals(T * K, 2);
-      std::vector<float> y(static_cast<size_t>(T * N), std::nanf(""));
+      const Floats x = normals(T * K, 2);
+      const std::vector<double> prepared = prepared_values(x, format, s.device());
+      Floats y(static_cast<size_t>(T * N), std::nanf(""));
       multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, format).rows, Packed(s, w.matrix).matrix);
       for (int64_t t = 0; t < T; ++t)
         for (int64_t n = 0; n < N; ++n) {
           double sum = 0, size = 0;
           for (int64_t k = 0; k < K; ++k) {
-            const double term =
-                static_cast<double>(x[static_cast<size_t>(t * K + k)]) * w.values[static_cast<size_t>(n * K + k)];
+            const double term = prepared[static_cast<size_t>(t * K + k)] *
+                                static_cast<double>(w.values[static_cast<size_t>(n * K + k)]);
             sum += term, size += std::abs(term);
           }
-          ASSERT_NEAR(y[static_cast<size_t>(t * N + n)], sum, 2e-6 * size) << K << ": " << t << " " << n;
+          ASSERT_NEAR(y[static_cast<size_t>(t * N + n)], sum, sum_tolerance(s) * size) << K << ": " << t << " " << n;
         }
     }
 }
 
 TEST_P(PackedFormats, AddsAndKeepsToItsColumns) {
-  Stream s(1);
+  Stream& s = any_stream();
   constexpr int64_t T = 6, N = 21, K = 256;
-  const Blocks w(GetParam(), N, K, 3);
-  const std::vector<float> x = normals(T * K, 4);
+  const Blocks w(format(), N, K, 3);
+  const Floats x = normals(T * K, 4);
   const Packed packed(s, w.matrix);
-  const Prepared prepared(s, x.data(), T, K, GetParam());
-  std::vector<float> product(T * N), y(T * 30, 1.0f);
+  const Prepared prepared(s, x.data(), T, K, format());
+  Floats product(T * N), y(T * 30, 1.0f);
   multiply(s, Tensor(product.data(), {T, N}), prepared.rows, packed.matrix);
   multiply(s, Tensor(y.data(), {T, 30}).slice_cols(4, N), prepared.rows, packed.matrix, Out::add);
   for (int64_t t = 0; t < T; ++t)
@@ -174,16 +214,16 @@ TEST_P(PackedFormats, AddsAndKeepsToItsColumns) {
 }
 
 TEST_P(PackedFormats, FirstRowsOfAMatrix) {
-  Stream s(2);
+  Stream& s = any_stream();
   constexpr int64_t T = 3, N = 300, K = 512;
-  const Blocks w(GetParam(), N, K, 3);
-  const std::vector<float> x = normals(T * K, 4);
+  const Blocks w(format(), N, K, 3);
+  const Floats x = normals(T * K, 4);
   const Packed packed(s, w.matrix);
-  const Prepared prepared(s, x.data(), T, K, GetParam());
-  std::vector<float> whole(T * N);
+  const Prepared prepared(s, x.data(), T, K, format());
+  Floats whole(T * N);
   multiply(s, Tensor(whole.data(), {T, N}), prepared.rows, packed.matrix);
   for (const int64_t first : {1, 21, 128, 299}) {
-    std::vector<float> y(static_cast<size_t>(T * first));
+    Floats y(static_cast<size_t>(T * first));
     multiply(s, Tensor(y.data(), {T, first}), prepared.rows, packed.matrix);
     for (int64_t t = 0; t < T; ++t)
       EXPECT_EQ(std::memcmp(y.data() + t * first, whole.data() + t * N, static_cast<size_t>(first) * sizeof(float)), 0);
@@ -191,48 +231,47 @@ TEST_P(PackedFormats, FirstRowsOfAMatrix) {
 }
 
 TEST_P(PackedFormats, ValuesThatAreNotFiniteAreNotHidden) {
-  Stream s(1);
-  const Blocks w(GetParam(), 3, 512, 1);
+  Stream& s = any_stream();
+  const Blocks w(format(), 3, 512, 1);
   for (const float bad : {std::nanf(""), HUGE_VALF}) {
-    std::vector<float> x = normals(512, 2), y(3);
+    Floats x = normals(512, 2), y(3);
     x[300] = bad;
-    multiply(s, Tensor(y.data(), {1, 3}), Prepared(s, x.data(), 1, 512, GetParam()).rows, Packed(s, w.matrix).matrix);
+    multiply(s, Tensor(y.data(), {1, 3}), Prepared(s, x.data(), 1, 512, format()).rows, Packed(s, w.matrix).matrix);
     for (const float v : y) EXPECT_FALSE(std::isfinite(v));
   }
 }
 
 TEST_P(PackedFormats, RowsDoNotDependOnEachOtherOrOnThreads) {
   constexpr int64_t N = 75, K = 512, kMost = 512;
-  const Blocks w(GetParam(), N, K, 3);
-  const std::vector<float> x = normals(kMost * K, 4);
-  Stream one(1);
+  const Blocks w(format(), N, K, 3);
+  const Floats x = normals(kMost * K, 4);
+  Stream& one = *tested_streams().front();
   const Packed packed(one, w.matrix);
-  std::vector<float> all(kMost * N);
-  multiply(one, Tensor(all.data(), {kMost, N}), Prepared(one, x.data(), kMost, K, GetParam()).rows, packed.matrix);
-  for (const int threads : {1, 2, 5}) {
-    Stream s(threads);
-    for (const int64_t T : {1, 2, 3, 8, 33, 512})
+  Floats all(kMost * N);
+  multiply(one, Tensor(all.data(), {kMost, N}), Prepared(one, x.data(), kMost, K, format()).rows, packed.matrix);
+  for (Stream* s : tested_streams())
+    for (const int64_t T : {1, 2, 3, 8, 12, 30, 33, 512})
       for (const int64_t first : {int64_t{0}, (kMost - T) / 2}) {
-        std::vector<float> y(static_cast<size_t>(T * N), std::nanf(""));
-        multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data() + first * K, T, K, GetParam()).rows, packed.matrix);
-        ASSERT_EQ(std::memcmp(y.data(), all.data() + first * N, y.size() * sizeof(float)), 0) << threads << " " << T;
+        Floats y(static_cast<size_t>(T * N), std::nanf(""));
+        multiply(*s, Tensor(y.data(), {T, N}), Prepared(*s, x.data() + first * K, T, K, format()).rows, packed.matrix);
+        ASSERT_EQ(std::memcmp(y.data(), all.data() + first * N, y.size() * sizeof(float)), 0)
+            << s->threads() << " " << T;
       }
-  }
 }
 
 TEST_P(PackedFormats, SeveralProductsAtOnceAreSingleProducts) {
   constexpr int64_t K = 256;
   const std::vector<int64_t> rows = {3, 0, 9, 1}, outs = {40, 8, 17, 640};
-  Stream s(2);
-  const std::vector<float> x = normals(13 * K, 5);
-  const Prepared prepared(s, x.data(), 13, K, GetParam());
+  Stream& s = any_stream();
+  const Floats x = normals(13 * K, 5);
+  const Prepared prepared(s, x.data(), 13, K, format());
   std::vector<std::unique_ptr<Blocks>> weights;
   std::vector<std::unique_ptr<Packed>> packed;
-  std::vector<std::vector<float>> y, alone;
+  std::vector<Floats> y, alone;
   std::vector<PackedProduct> products;
   int64_t begin = 0;
   for (size_t e = 0; e < rows.size(); begin += rows[e++]) {
-    weights.push_back(std::make_unique<Blocks>(GetParam(), outs[e], K, 10 + e));
+    weights.push_back(std::make_unique<Blocks>(format(), outs[e], K, 10 + e));
     packed.push_back(std::make_unique<Packed>(s, weights.back()->matrix));
     y.emplace_back(static_cast<size_t>(rows[e] * outs[e]), 1.0f);
     alone.push_back(y.back());
@@ -241,14 +280,75 @@ TEST_P(PackedFormats, SeveralProductsAtOnceAreSingleProducts) {
     PackedProduct single = products.back();
     single.y.data = alone.back().data();
     packed_linear(s, {&single, 1});
+    s.synchronize();
   }
   packed_linear(s, products);
+  s.synchronize();
   EXPECT_EQ(alone, y);
-  EXPECT_NE(y[3], std::vector<float>(y[3].size(), 1.0f));
+  EXPECT_NE(y[3], Floats(y[3].size(), 1.0f));
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, PackedFormats, testing::ValuesIn(kFormats),
-                         [](const auto& test) { return std::string(format_name(test.param)); });
+/// Experts' matrices, equally far apart.
+struct PackedExperts {
+  std::vector<std::unique_ptr<Blocks>> weights;
+  std::unique_ptr<Aligned> memory;
+  PackedBank bank;
+  PackedExperts(Stream& s, Format format, int64_t E, int64_t N, int64_t K, uint64_t seed) {
+    const size_t stride = (packed_bytes(format, N, K, s.device()) + 127) / 64 * 64;
+    memory = std::make_unique<Aligned>(static_cast<size_t>(E) * stride);
+    bank = {{memory->data, packed_format(format, s.device()), N, K}, static_cast<int64_t>(stride), E};
+    for (int64_t e = 0; e < E; ++e) {
+      weights.push_back(std::make_unique<Blocks>(format, N, K, seed + static_cast<uint64_t>(e)));
+      pack_matrix(s, matrix(e), weights.back()->matrix);
+    }
+  }
+  PackedMatrix matrix(int64_t e) const {
+    PackedMatrix m = bank.first;
+    m.data += e * bank.stride;
+    return m;
+  }
+};
+
+TEST_P(PackedFormats, RowsOfExpertsAreThoseOfSingleProducts) {
+  if (GetParam().device == Device::Kind::cpu) GTEST_SKIP() << "for GPUs alone";
+  constexpr int64_t E = 40, K = 256, N = 40;
+  Stream& s = any_stream();
+  const PackedExperts first(s, format(), E, N, K, 1), second(s, format(), E, N + 8, K, 100);
+  for (const int64_t most : {1, 3, 11, 40, 150}) {  // from few rows to many
+    SharedVector<int32_t> offsets = {0};
+    Rng rng(static_cast<uint64_t>(most));
+    for (int64_t e = 0; e < E; ++e)
+      offsets.push_back(offsets.back() + static_cast<int32_t>(rng.below(static_cast<uint64_t>(most + 1))));
+    const int64_t R = offsets.back() + 5;  // nobody's rows
+    const Floats x = normals(R * K, 6);
+    const Prepared prepared(s, x.data(), R, K, format());
+    Floats y(static_cast<size_t>(R * N), 7.0f), z(static_cast<size_t>(R * (N + 8)), 7.0f), y1 = y, z1 = z;
+    const PackedExpertProduct products[] = {{Tensor(y.data(), {R, N}), prepared.rows, first.bank},
+                                            {Tensor(z.data(), {R, N + 8}), prepared.rows, second.bank}};
+    packed_expert_linear(s, products, Tensor(offsets.data(), DType::i32, {E + 1}));
+    for (int64_t e = 0; e < E; ++e) {
+      const int64_t begin = offsets[static_cast<size_t>(e)], count = offsets[static_cast<size_t>(e) + 1] - begin;
+      if (count == 0) continue;
+      const PreparedRows part = prepared.rows.slice(begin, count);
+      multiply(s, Tensor(y1.data(), {R, N}).slice_rows(begin, count), part, first.matrix(e));
+      multiply(s, Tensor(z1.data(), {R, N + 8}).slice_rows(begin, count), part, second.matrix(e));
+    }
+    EXPECT_EQ(y, y1) << most;
+    EXPECT_EQ(z, z1) << most;
+  }
+}
+
+std::vector<Target> targets() {
+  std::vector<Target> list;
+  for (const Device::Kind device : {Device::Kind::cpu, Device::Kind::cuda})
+    for (const Format format : kFormats)
+      if (kHasCuda || device == Device::Kind::cpu) list.push_back({device, format});
+  return list;
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, PackedFormats, testing::ValuesIn(targets()), [](const auto& test) {
+  return std::string(test.param.device == Device::Kind::cpu ? "cpu_" : "cuda_") + format_name(test.param.format);
+});
 
 }  // namespace
 }  // namespace sluice::test

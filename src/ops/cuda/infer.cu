@@ -2,21 +2,13 @@
 #include "ops/infer.h"
 
 #include "ops/cuda/fp8.cuh"
+#include "ops/cuda/latent.cuh"
 
 namespace sluice::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int64_t kSplit = 512;  // positions of a split
-
-struct Places {
-  const int32_t *position_T, *sequence_T;
-  Rows<const int32_t> pages_SP;
-  /// Row of the cache that holds position p of the sequence of row t.
-  __device__ int64_t row(int64_t t, int64_t p) const {
-    return static_cast<int64_t>(pages_SP[sequence_T[t]][p / kPageTokens]) * kPageTokens + p % kPageTokens;
-  }
-};
+constexpr int64_t kSplit = 512;  // positions of a split, where scores lie in shared memory
 
 Places places_of(const CachePlaces& p) {
   return {p.position_T.ptr<int32_t>(), p.sequence_T.ptr<int32_t>(), rows<const int32_t>(p.pages_SP)};
@@ -32,60 +24,59 @@ struct CodedWeight {
   }
 };
 
-__global__ void write_rows(Rows<float> cache, Rows<const float> x, Places places, int64_t width) {
+template <class C>
+__global__ void write_rows(Rows<C> cache, Rows<const float> x, Places places, int64_t width) {
   const int64_t t = blockIdx.x;
-  float* out = cache[places.row(t, places.position_T[t])];
-  for (int64_t i = threadIdx.x; i < width; i += kThreads) out[i] = x[t][i];
+  C* out = cache[places.row(t, places.position_T[t])];
+  for (int64_t i = threadIdx.x; i < width; i += kThreads) store(out + i, x[t][i]);
 }
 
-// A block takes a row and a head: latent c = sum over n, ascending, of q_n W_UK(n, c).
+constexpr int kColumns = 128;
+
+// A block takes a row, a head and kColumns columns: latent c = sum over n, ascending, of q_n W_UK(n, c).
 template <class Weight>
 __global__ void absorb(float* qa, const float* q, Weight w, LatentShape a) {
-  const int64_t t = blockIdx.x, h = blockIdx.y;
+  const int64_t t = blockIdx.x, h = blockIdx.y, c = static_cast<int64_t>(blockIdx.z) * kColumns + threadIdx.x;
   const float* in = q + (t * a.heads + h) * (a.nope + a.rope);
   float* out = qa + (t * a.heads + h) * a.row();
   const int64_t row = h * (a.nope + a.value);
-  for (int64_t c = threadIdx.x; c < a.latent; c += kThreads) {
+  if (c < a.latent) {
     float sum = 0;
+#pragma unroll 16
     for (int64_t n = 0; n < a.nope; ++n) sum = fmaf(in[n], w(row + n, c), sum);
     out[c] = sum;
   }
-  for (int64_t r = threadIdx.x; r < a.rope; r += kThreads) out[a.latent + r] = in[a.nope + r];
+  if (blockIdx.z == 0)
+    for (int64_t r = threadIdx.x; r < a.rope; r += kColumns) out[a.latent + r] = in[a.nope + r];
 }
 
 // A warp takes an output: o_v = W_UV(v) u.
 template <class Weight>
 __global__ void expand(float* o, const float* u, Weight w, LatentShape a) {
-  const int64_t t = blockIdx.x, h = blockIdx.y;
+  const int64_t t = blockIdx.x, h = blockIdx.y, v = static_cast<int64_t>(blockIdx.z) * kWarps + threadIdx.x / 32;
+  if (v >= a.value) return;
   const float* in = u + (t * a.heads + h) * a.latent;
-  for (int64_t v = threadIdx.x / 32; v < a.value; v += kWarps) {
-    const int64_t row = h * (a.nope + a.value) + a.nope + v;
-    float sum = 0;
-    for (int64_t c = threadIdx.x % 32; c < a.latent; c += 32) sum = fmaf(in[c], w(row, c), sum);
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0) o[(t * a.heads + h) * a.value + v] = sum;
-  }
+  const int64_t row = h * (a.nope + a.value) + a.nope + v;
+  float sum = 0;
+#pragma unroll 8
+  for (int64_t c = threadIdx.x % 32; c < a.latent; c += 32) sum = fmaf(in[c], w(row, c), sum);
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) o[(t * a.heads + h) * a.value + v] = sum;
 }
 
-/// Result of one split: unnormalised values, largest score and sum of exponentials.
-struct Partial {
-  float* u;      // (rows, heads, splits, latent)
-  float2* sums;  // (rows, heads, splits)
-  int64_t splits;
-};
-
 // A block takes a row, a head and a split of its positions.
-__global__ void attend_split(Partial out, const float* qa, Rows<const float> cache, Places places, LatentShape a) {
+template <class C>
+__global__ void attend_split(Partial out, const float* qa, Rows<const C> cache, Places places, LatentShape a) {
   __shared__ float score[kSplit];
-  const int64_t t = blockIdx.x, h = blockIdx.y, split = blockIdx.z, begin = split * kSplit;
-  const int64_t n = min(kSplit, static_cast<int64_t>(places.position_T[t]) + 1 - begin);
+  const int64_t t = blockIdx.x, h = blockIdx.y, split = blockIdx.z, begin = split * out.length;
+  const int64_t n = min(out.length, static_cast<int64_t>(places.position_T[t]) + 1 - begin);
   if (n <= 0) return;
   const float* query = qa + (t * a.heads + h) * a.row();
   const int lane = static_cast<int>(threadIdx.x % 32);
   for (int64_t j = threadIdx.x / 32; j < n; j += kWarps) {
-    const float* key = cache[places.row(t, begin + j)];
+    const C* key = cache[places.row(t, begin + j)];
     float sum = 0;
-    for (int64_t i = lane; i < a.row(); i += 32) sum = fmaf(query[i], key[i], sum);
+    for (int64_t i = lane; i < a.row(); i += 32) sum = fmaf(query[i], load(key + i), sum);
     sum = warp_sum(sum);
     if (lane == 0) score[j] = sum * a.scale;
   }
@@ -98,7 +89,7 @@ __global__ void attend_split(Partial out, const float* qa, Rows<const float> cac
   const int64_t at = (t * a.heads + h) * out.splits + split;
   for (int64_t c = threadIdx.x; c < a.latent; c += kThreads) {
     float sum = 0;
-    for (int64_t j = 0; j < n; ++j) sum = fmaf(score[j], cache[places.row(t, begin + j)][c], sum);
+    for (int64_t j = 0; j < n; ++j) sum = fmaf(score[j], load(cache[places.row(t, begin + j)] + c), sum);
     out.u[at * a.latent + c] = sum;
   }
   if (threadIdx.x == 0) out.sums[at] = make_float2(most, total);
@@ -106,7 +97,7 @@ __global__ void attend_split(Partial out, const float* qa, Rows<const float> cac
 
 __global__ void merge_splits(float* u, Partial in, const int32_t* position_T, LatentShape a) {
   const int64_t t = blockIdx.x, h = blockIdx.y, first = (t * a.heads + h) * in.splits;
-  const int64_t splits = position_T[t] / kSplit + 1;
+  const int64_t splits = position_T[t] / in.length + 1;
   float most = -INFINITY, total = 0;
   for (int64_t i = 0; i < splits; ++i) most = fmaxf(most, in.sums[first + i].x);
   for (int64_t i = 0; i < splits; ++i) total += in.sums[first + i].y * expf(in.sums[first + i].x - most);
@@ -138,9 +129,17 @@ int64_t rows_of_piece(int64_t splits, const LatentShape& a) {
                            kPartialBytes / (a.heads * splits * (a.latent + 2) * static_cast<int64_t>(sizeof(float))));
 }
 
+bool is_on_tensor_cores(const Tensor& cache, const LatentShape& a) {
+  return cache.dtype == DType::bf16 && is_tensor_latent(a);
+}
+
+int64_t split_length(const Tensor& cache, const LatentShape& a) {
+  return is_on_tensor_cores(cache, a) ? kTensorSplit : kSplit;
+}
+
 /// Scratch memory of attend().
-size_t attend_bytes(int64_t n, int64_t positions, const LatentShape& a) {
-  const int64_t splits = (positions + kSplit - 1) / kSplit;
+size_t attend_bytes(int64_t n, int64_t positions, int64_t length, const LatentShape& a) {
+  const int64_t splits = (positions + length - 1) / length;
   const size_t parts = static_cast<size_t>(std::min(n, rows_of_piece(splits, a)) * a.heads * splits);
   return Scratch::total(parts * static_cast<size_t>(a.latent) * sizeof(float), parts * sizeof(float2));
 }
@@ -158,10 +157,11 @@ struct AttendPlaces {
 
 void attend(cudaStream_t s, Scratch& scratch, const AttendTensors& x, const AttendPlaces& at, int64_t n,
             const LatentShape& a) {
-  const int64_t splits = (at.positions + kSplit - 1) / kSplit, piece = std::min(n, rows_of_piece(splits, a));
+  const int64_t length = split_length(x.cache, a), splits = (at.positions + length - 1) / length;
+  const int64_t piece = std::min(n, rows_of_piece(splits, a));
   const size_t parts = static_cast<size_t>(piece * a.heads * splits);
   float* values = scratch.take<float>(parts * static_cast<size_t>(a.latent));
-  const Partial partial{values, scratch.take<float2>(parts), splits};
+  const Partial partial{values, scratch.take<float2>(parts), splits, length};
   for (int64_t t = 0; t < n; t += piece) {
     const int64_t count = std::min(piece, n - t);
     Places places = at.places;
@@ -169,26 +169,33 @@ void attend(cudaStream_t s, Scratch& scratch, const AttendTensors& x, const Atte
     places.sequence_T += t;
     dim3 grid = head_grid(count, a);
     grid.z = static_cast<unsigned>(splits);
-    attend_split<<<grid, kThreads, 0, s>>>(partial, x.qa + t * a.heads * a.row(), rows<const float>(x.cache), places,
-                                           a);
+    const float* qa = x.qa + t * a.heads * a.row();
+    if (is_on_tensor_cores(x.cache, a))
+      tensor_latent_splits(s, partial, qa, x.cache, places, count, a);
+    else if (x.cache.dtype == DType::bf16)
+      attend_split<<<grid, kThreads, 0, s>>>(partial, qa, rows<const half_t>(x.cache), places, a);
+    else
+      attend_split<<<grid, kThreads, 0, s>>>(partial, qa, rows<const float>(x.cache), places, a);
     merge_splits<<<head_grid(count, a), kThreads, 0, s>>>(x.u + t * a.heads * a.latent, partial, places.position_T, a);
   }
   check_launch("infer_attention");
 }
 
 void absorb_any(cudaStream_t s, float* qa, const float* q, int64_t n, const Matrix& w, const LatentShape& a) {
-  const dim3 grid = head_grid(n, a);
+  dim3 grid = head_grid(n, a);
+  grid.z = blocks(a.latent, kColumns);
   if (w.format == Format::f32)
-    absorb<<<grid, kThreads, 0, s>>>(qa, q, Values<float>{rows<const float>(w.tensor())}, a);
+    absorb<<<grid, kColumns, 0, s>>>(qa, q, Values<float>{rows<const float>(w.tensor())}, a);
   else if (w.format == Format::bf16)
-    absorb<<<grid, kThreads, 0, s>>>(qa, q, Values<half_t>{rows<const half_t>(w.tensor())}, a);
+    absorb<<<grid, kColumns, 0, s>>>(qa, q, Values<half_t>{rows<const half_t>(w.tensor())}, a);
   else
-    absorb<<<grid, kThreads, 0, s>>>(qa, q, CodedWeight{static_cast<const uint8_t*>(w.data), w.scales, w.cols}, a);
+    absorb<<<grid, kColumns, 0, s>>>(qa, q, CodedWeight{static_cast<const uint8_t*>(w.data), w.scales, w.cols}, a);
   check_launch("infer_absorb_query");
 }
 
 void expand_any(cudaStream_t s, float* o, const float* u, int64_t n, const Matrix& w, const LatentShape& a) {
-  const dim3 grid = head_grid(n, a);
+  dim3 grid = head_grid(n, a);
+  grid.z = blocks(a.value, kWarps);
   if (w.format == Format::f32)
     expand<<<grid, kThreads, 0, s>>>(o, u, Values<float>{rows<const float>(w.tensor())}, a);
   else if (w.format == Format::bf16)
@@ -210,8 +217,13 @@ constexpr int64_t kPromptRows = 64;
 
 void infer_cache_rows(Stream& s, Tensor cache, const Tensor& x_TA, const CachePlaces& places) {
   if (x_TA.rows() == 0) return;
-  write_rows<<<static_cast<unsigned>(x_TA.rows()), kThreads, 0, s.queue().stream()>>>(
-      rows<float>(cache), rows<const float>(x_TA), places_of(places), x_TA.cols());
+  const unsigned n = static_cast<unsigned>(x_TA.rows());
+  const cudaStream_t stream = s.queue().stream();
+  const Rows<const float> x = rows<const float>(x_TA);
+  if (cache.dtype == DType::bf16)
+    write_rows<<<n, kThreads, 0, stream>>>(rows<half_t>(cache), x, places_of(places), x_TA.cols());
+  else
+    write_rows<<<n, kThreads, 0, stream>>>(rows<float>(cache), x, places_of(places), x_TA.cols());
   check_launch("infer_cache_rows");
 }
 
@@ -224,7 +236,7 @@ void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& cache,
                      const LatentShape& a) {
   const int64_t n = u.rows(), positions = places.pages_SP.cols() * kPageTokens;
   if (n == 0) return;
-  Scratch scratch(s.queue(), attend_bytes(n, positions, a));
+  Scratch scratch(s.queue(), attend_bytes(n, positions, split_length(cache, a), a));
   attend(s.queue().stream(), scratch, {u.f32(), qa.f32(), cache}, {places_of(places), positions}, n, a);
 }
 
@@ -244,7 +256,7 @@ void infer_prompt_attention(Stream& s, Tensor o, const Tensor& q, const Tensor& 
                values = count * heads * static_cast<size_t>(a.latent);
   Scratch scratch(s.queue(), Scratch::total(queries * sizeof(float), values * sizeof(float), count * sizeof(int32_t),
                                             count * sizeof(int32_t)) +
-                                 attend_bytes(most, positions, a));
+                                 attend_bytes(most, positions, split_length(cache, a), a));
   float *qa = scratch.take<float>(queries), *u = scratch.take<float>(values);
   int32_t *position_T = scratch.take<int32_t>(count), *sequence_T = scratch.take<int32_t>(count);
   const Places places{position_T, sequence_T, rows<const int32_t>(pages_P)};

@@ -1,0 +1,66 @@
+// Products with float32 weights and activations: routers, and models in float32. A warp takes a few outputs; a lane
+// adds every 32nd product in ascending order of k, and the lanes are added last.
+#include "ops/cuda/packed_tile.cuh"
+
+namespace sluice::cuda {
+namespace {
+
+template <int kRows, int kCols>
+__global__ __launch_bounds__(kLaunchThreads) void product(const __grid_constant__ PackedLaunch p) {
+  RowTile t;
+  if (!find_rows(t, p, kRows)) return;
+  const PackedSide& side = find_side(p, static_cast<int>(blockIdx.x));
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t col = ((static_cast<int64_t>(blockIdx.x) - side.first_tile) * kLaunchWarps + warp) * kCols;
+  if (col >= side.N) return;
+  const float* weights = reinterpret_cast<const float*>(expert_data(side, t.expert));
+  const float *w[kCols], *x[kRows];
+#pragma unroll
+  for (int n = 0; n < kCols; ++n) w[n] = weights + min(col + n, side.N - 1) * p.K;
+#pragma unroll
+  for (int m = 0; m < kRows; ++m)
+    x[m] = reinterpret_cast<const float*>(side.x + (t.begin + min(m, t.count - 1)) * p.x_pitch);
+  float sum[kRows][kCols] = {};
+  for (int64_t k = lane; k < p.K; k += 32) {
+    float left[kRows], right[kCols];
+#pragma unroll
+    for (int m = 0; m < kRows; ++m) left[m] = x[m][k];
+#pragma unroll
+    for (int n = 0; n < kCols; ++n) right[n] = w[n][k];
+#pragma unroll
+    for (int m = 0; m < kRows; ++m)
+#pragma unroll
+      for (int n = 0; n < kCols; ++n) sum[m][n] = fmaf(left[m], right[n], sum[m][n]);
+  }
+#pragma unroll
+  for (int m = 0; m < kRows; ++m)
+#pragma unroll
+    for (int n = 0; n < kCols; ++n) {
+      const float total = warp_sum(sum[m][n]);
+      if (lane == 0 && m < t.count && col + n < side.N) store_output(side, t.begin + m, col + n, total);
+    }
+}
+
+template <int kRows, int kCols>
+void launch(cudaStream_t s, PackedLaunch p) {
+  int64_t tiles = 0;
+  for (int i = 0; i < p.sides; ++i) {
+    p.side[i].first_tile = static_cast<int>(tiles);
+    tiles += blocks(p.side[i].N, kLaunchWarps * kCols);
+  }
+  product<kRows, kCols>
+      <<<dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(most_row_tiles(p, kRows))), kLaunchThreads, 0, s>>>(
+          p);
+}
+
+}  // namespace
+
+void packed_f32_product(cudaStream_t s, const PackedLaunch& p) {
+  if (p.rows / p.experts <= 4)
+    launch<1, 1>(s, p);
+  else
+    launch<8, 4>(s, p);
+  check_launch("packed float32 product");
+}
+
+}  // namespace sluice::cuda

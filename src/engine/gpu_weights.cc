@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "base/fp8.h"
 #include "base/transfer.h"
 #include "ops/block_format.h"
 #include "ops/block_quant.h"
@@ -27,7 +28,8 @@ void place(ModelWeights& w, Arena& a) {
     Matrix& m = *p.matrix;
     const Format format = packed_format(m.format, a.device());
     if (!is_packed(p)) {
-      allocate(m, format, a);
+      m.scales = nullptr;
+      allocate(m, format == Format::fp8_128 ? Format::bf16 : format, a);
       continue;
     }
     const size_t bytes = packed_bytes(format, m.rows, m.cols, a.device());
@@ -37,15 +39,24 @@ void place(ModelWeights& w, Arena& a) {
   }
 }
 
-/// A matrix in a block format as bf16.
+/// Row `i` of a matrix in FP8 or a block format.
+void decode_row(const Matrix& w, int64_t i, float* out) {
+  if (w.format != Format::fp8_128)
+    return dequantize_row(static_cast<const std::byte*>(w.data) + i * row_bytes(w.format, w.cols), w.format, w.cols,
+                          out);
+  const uint8_t* code = static_cast<const uint8_t*>(w.data) + i * w.cols;
+  const float* scale = w.scales + i / 128 * w.scale_cols();
+  for (int64_t k = 0; k < w.cols; ++k) out[k] = e4m3_to_f32(code[k]) * scale[k / 128];
+}
+
+/// A matrix in FP8 or a block format as bf16.
 void upload_decoded(Stream& s, const Matrix& to, const Matrix& from) {
   std::vector<bf16> values(static_cast<size_t>(kPieceRows * from.cols));
   for (int64_t begin = 0; begin < from.rows; begin += kPieceRows) {
     const int64_t rows = std::min(kPieceRows, from.rows - begin);
     parallel_for(s, rows, 1, [&](int64_t i, int64_t, int thread) {
       float* row = s.scratch(thread, static_cast<size_t>(from.cols));
-      dequantize_row(static_cast<const std::byte*>(from.data) + (begin + i) * row_bytes(from.format, from.cols),
-                     from.format, from.cols, row);
+      decode_row(from, begin + i, row);
       for (int64_t k = 0; k < from.cols; ++k) values[static_cast<size_t>(i * from.cols + k)] = bf16(row[k]);
     });
     upload(s, to.tensor().slice_rows(begin, rows), Tensor(values.data(), DType::bf16, {rows, from.cols}));
@@ -53,10 +64,8 @@ void upload_decoded(Stream& s, const Matrix& to, const Matrix& from) {
 }
 
 void upload_matrix(Stream& s, const Matrix& to, const Matrix& from) {
-  if (is_block_format(from.format)) return upload_decoded(s, to, from);
+  if (to.format != from.format) return upload_decoded(s, to, from);
   upload(s, to.tensor(), from.tensor());
-  const auto scales = [](const Matrix& m) { return Tensor(m.scales, {m.scale_rows(), m.scale_cols()}); };
-  if (to.scales) upload(s, scales(to), scales(from));
 }
 
 void check_bank(ExpertBank w) {

@@ -5,8 +5,8 @@
 namespace sluice {
 
 /// Owner of a copy of them: matrices that enter products packed (ops/packed.h), with the experts of a layer equally far
-/// apart; embedding, kv_b and biases as they are, block formats as bf16. Norms are not copied: these matrices are the
-/// model's.
+/// apart; embedding, kv_b and biases as they are, block formats and kv_b's codes as bf16. Norms are not copied: these
+/// matrices are the model's.
 class GpuWeights {
  public:
   /// `s` is a stream of the GPU. Throws Error when the GPU has too little memory.

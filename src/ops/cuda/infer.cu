@@ -245,12 +245,14 @@ void infer_expand_value(Stream& s, Tensor o, const Tensor& u, const Matrix& kv_b
   if (u.rows() > 0) expand_any(s.queue().stream(), o.f32(), u.f32(), u.rows(), kv_b, a);
 }
 
-// In the absorbed form, which gives the same up to rounding: correct, and slower than expanding keys for many rows.
+// In float32 in the absorbed form, which gives the same up to rounding: slower than expanding keys for many rows.
 void infer_prompt_attention(Stream& s, Tensor o, const Tensor& q, const Tensor& cache, const Tensor& pages_P,
                             int64_t begin, const Matrix& kv_b, const LatentShape& a) {
   check_format(kv_b);
   const int64_t n = q.rows(), most = std::min(n, kPromptRows), positions = begin + n;
   if (n == 0) return;
+  if (cache.dtype == DType::bf16 && kv_b.format == Format::bf16 && is_tensor_prompt(a))
+    return tensor_prompt_attention(s.queue(), o, q, cache, pages_P, begin, kv_b, a);
   const size_t count = static_cast<size_t>(most), heads = static_cast<size_t>(a.heads);
   const size_t queries = count * heads * static_cast<size_t>(a.row()),
                values = count * heads * static_cast<size_t>(a.latent);

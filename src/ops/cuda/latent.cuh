@@ -29,4 +29,10 @@ constexpr int64_t kTensorSplit = 256;
 void tensor_latent_splits(cudaStream_t s, const Partial& out, const float* qa, const Tensor& cache,
                           const Places& places, int64_t n, const LatentShape& a);
 
+/// Whether the kernels on tensor cores are made for expanded heads of this size.
+bool is_tensor_prompt(const LatentShape& a);
+/// infer_prompt_attention() with a cache and kv_b of bf16.
+void tensor_prompt_attention(Queue& queue, const Tensor& o, const Tensor& q, const Tensor& cache, const Tensor& pages_P,
+                             int64_t begin, const Matrix& kv_b, const LatentShape& a);
+
 }  // namespace sluice::cuda

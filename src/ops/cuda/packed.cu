@@ -34,11 +34,8 @@ __global__ void pack_tiles(uint4* out, const E* from, int64_t rows, int64_t cols
   out[at] = *reinterpret_cast<const uint4*>(piece);
 }
 
-/// `piece` rows of a matrix from `begin` on, from the host's memory.
-using RowSource = std::vector<uint16_t>;
-
-/// Rows of a matrix in a block format as bf16.
-void decode_rows(Stream& s, RowSource& out, const Matrix& w, int64_t begin, int64_t count) {
+/// Rows [begin, begin + count) of a matrix in a block format as bf16.
+void decode_rows(Stream& s, std::vector<uint16_t>& out, const Matrix& w, int64_t begin, int64_t count) {
   out.resize(static_cast<size_t>(count * w.cols));
   parallel_for(s, count, 1, [&](int64_t i, int64_t, int thread) {
     float* values = s.scratch(thread, static_cast<size_t>(w.cols));
@@ -50,7 +47,7 @@ void decode_rows(Stream& s, RowSource& out, const Matrix& w, int64_t begin, int6
 
 /// Bytes of the host's in memory of the GPU, when the call returns.
 void to_gpu(Queue& queue, void* to, const void* from, size_t bytes) {
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, queue.stream()), "copying weights");
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, queue.stream()), "copying weights");
   synchronize(queue);
 }
 
@@ -59,7 +56,7 @@ void pack_as(Stream& s, const PackedMatrix& out, const Matrix& w) {
   constexpr int64_t kElements = 16 / sizeof(E);
   const int64_t step =
       std::max<int64_t>(1, kPieceBytes / (w.cols * static_cast<int64_t>(sizeof(E))) / kTileRows) * kTileRows;
-  RowSource decoded;
+  std::vector<uint16_t> decoded;
   for (int64_t begin = 0; begin < w.rows; begin += step) {
     const int64_t rows = std::min(step, w.rows - begin);
     const size_t bytes = static_cast<size_t>(rows * w.cols) * sizeof(E);

@@ -151,6 +151,7 @@ Engine::Inputs Engine::inputs(Arena& a, std::span<const PassRows> parts, int64_t
   check(rows >= 1 && rows <= pass_rows_, "Engine: expected 1 to pass_rows() rows");
   int64_t most_pages = 0, row = 0, text_rows = 0, text_keys = 0;
   for (const PassRows& p : parts) most_pages = std::max(most_pages, static_cast<int64_t>(p.pages.size()));
+  if (gpu_) most_pages = (most_pages + kGpuPageStep - 1) / kGpuPageStep * kGpuPageStep;
   const Tensor tables = fill_tables(a, parts, rows, most_pages);
   const auto part_of = [&](int64_t begin, std::initializer_list<int64_t> dims) {
     return Tensor(tables.at(0, begin), DType::i32, dims);
@@ -210,15 +211,27 @@ void Engine::give_choices() {
   if (choices_ && route_observer_) choices_->give(route_observer_);
 }
 
+void Engine::run_blocks(const Tensor& out_TD, const Inputs& in) {
+  const Tensor h_TD = embed(workspace_, in);
+  for (size_t l = 0; l < blocks_.size(); ++l)
+    infer_block(s_, workspace_, h_TD, blocks_[l], cache_.layer(static_cast<int64_t>(l)), in.pass);
+  infer_norm(s_, workspace_, out_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
+}
+
 void Engine::forward(Tensor hidden_TD, std::span<const PassRows> parts) {
   const ArenaMark mark(workspace_);
   if (choices_) choices_->clear();
   const Tensor out_TD = place_on_device(workspace_, hidden_TD);
   const Inputs in = inputs(workspace_, parts, hidden_TD.rows());
-  const Tensor h_TD = embed(workspace_, in);
-  for (size_t l = 0; l < blocks_.size(); ++l)
-    infer_block(s_, workspace_, h_TD, blocks_[l], cache_.layer(static_cast<int64_t>(l)), in.pass);
-  infer_norm(s_, workspace_, out_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
+  if (gpu_ && prompts_.empty()) {
+    const bool is_observed = static_cast<bool>(pass_observer_);
+    const Tensor& pages_SP = in.pass.places.pages_SP;
+    const bool is_called = recorded_.run(s_, {hidden_TD.rows(), pages_SP.rows(), pages_SP.cols(), is_observed},
+                                         projector_, [&] { run_blocks(out_TD, in); });
+    if (is_observed && !is_called) choices_->add_recorded(hidden_TD.rows());
+  } else {
+    run_blocks(out_TD, in);
+  }
   to_host(hidden_TD, out_TD);
   give_choices();
 }

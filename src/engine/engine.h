@@ -14,6 +14,7 @@
 #include "engine/gpu_weights.h"
 #include "engine/layers.h"
 #include "engine/memory_plan.h"
+#include "engine/recorded_passes.h"
 #include "model/model.h"
 
 namespace sluice {
@@ -91,6 +92,7 @@ class Engine {
   Tensor fill_tables(Arena& a, std::span<const PassRows> parts, int64_t rows, int64_t most_pages);
   Inputs inputs(Arena& a, std::span<const PassRows> parts, int64_t rows);
   Tensor embed(Arena& a, const Inputs& in);
+  void run_blocks(const Tensor& out_TD, const Inputs& in);
   Tensor to_device(Arena& a, const Tensor& host);
   Tensor place_on_device(Arena& a, const Tensor& host);
   void to_host(const Tensor& host, const Tensor& there);
@@ -117,6 +119,7 @@ class Engine {
   Arena workspace_;
   std::vector<PromptRows> prompts_;  // of the pass
   std::vector<int32_t> tables_;      // of the pass: ids, positions, sequences, pages
+  RecordedPasses recorded_;          // on a GPU
 };
 
 }  // namespace sluice

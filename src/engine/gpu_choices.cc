@@ -18,7 +18,9 @@ std::vector<const Matrix*> routers(const ModelWeights& w) {
 }  // namespace
 
 GpuChoices::GpuChoices(Stream& s, const ModelWeights& host, const ModelWeights& there, int64_t rows, int64_t top_k)
-    : s_(s), memory_(0) {
+    : s_(s), top_k_(top_k), memory_(0) {
+  for (const BlockWeights& b : host.layers)
+    if (b.is_moe) layer_routers_.push_back(&b.moe.router);
   const std::vector<const Matrix*> from = routers(there), to = routers(host);
   for (size_t i = 0; i < from.size(); ++i) host_router_[from[i]->data] = to[i];
   const int64_t most = static_cast<int64_t>(from.size()) * rows * top_k;
@@ -32,6 +34,11 @@ void GpuChoices::add(const Tensor& choice_TK, const Matrix& router) {
   copy(s_, place, choice_TK);
   used_ += choice_TK.size();
   layers_.push_back({host_router_.at(router.data), choice_TK.rows(), choice_TK.cols()});
+}
+
+void GpuChoices::add_recorded(int64_t rows) {
+  for (const Matrix* router : layer_routers_) layers_.push_back({router, rows, top_k_});
+  used_ += static_cast<int64_t>(layer_routers_.size()) * rows * top_k_;
 }
 
 void GpuChoices::give(const RouteObserver& observer) {

@@ -66,7 +66,8 @@ size_t pass_bytes(const HfConfig& c, const ModelWeights& w, int64_t context, int
   const Tensor rope = fixed.f32(context, c.qk_rope_head_dim);
   const LatentShape shape = latent_shape(c);
   const Tensor cache = fixed.f32(pages_for(context) * kPageTokens, shape.row());
-  const CachePlaces places{ids, a.alloc(DType::i32, {T}), a.alloc(DType::i32, {T, pages_for(context)})};
+  const CachePlaces places{ids, a.alloc(DType::i32, {T}),
+                           a.alloc(DType::i32, {T, pages_for(context) + (device.is_cuda() ? kGpuPageStep : 0)})};
   Projector none(0);
   const RouteObserver nobody;
   const InferPass p{&c, shape, router_config(c), places, T, 0, {}, rope, &none, &nobody};

@@ -38,6 +38,9 @@ int64_t pages_for(int64_t tokens);
 /// Working memory of one pass of up to `rows` rows with weights of these formats, in the memory of `device`.
 size_t pass_bytes(const HfConfig& c, const ModelWeights& w, int64_t context, int64_t rows, const Device& device = {});
 
+/// On a GPU tables of pages grow by so many columns: passes of another shape are recorded anew.
+constexpr int64_t kGpuPageStep = 16;
+
 /// What an engine takes of a GPU's memory.
 struct GpuPlan {
   size_t weights = 0, sequences = 0, workspace = 0;  // the last: of a pass, and of ops

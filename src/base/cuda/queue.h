@@ -27,6 +27,9 @@ class Queue {
   /// order of the queue.
   void* scratch(size_t bytes);
 
+  /// Where that memory lies now; null before the first call.
+  const void* scratch_data() const { return scratch_; }
+
   /// What the library of ops/cuda/gemm_library.cc keeps from product to product.
   std::shared_ptr<void> gemm_library;
 

@@ -1,6 +1,7 @@
 // The GPU as the rest of base sees it: no CUDA type here. Defined in builds with CUDA only.
 #pragma once
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -31,5 +32,11 @@ void synchronize(Queue& queue);
 enum class Direction { to_device, to_host };
 /// `to` = `from`, of one dtype and shape, rows may be strided; behind all kernels of the queue, and waits for it.
 void transfer(Queue& queue, const Tensor& to, const Tensor& from, Direction direction);
+
+/// As in base/recording.h.
+class Graph;
+std::shared_ptr<const Graph> record(Queue& queue, const std::function<void()>& queue_ops);
+bool is_current(const Queue& queue, const Graph& graph);
+void replay(Queue& queue, const Graph& graph);
 
 }  // namespace sluice::cuda

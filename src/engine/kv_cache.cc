@@ -7,7 +7,7 @@
 namespace sluice {
 
 KvCache::KvCache(int64_t layers, int64_t width, int64_t pages, Stream* gpu, DType dtype)
-    : gpu_(gpu),
+    : copies_(gpu ? std::make_unique<Stream>(gpu->device(), 1) : nullptr),
       memory_(bytes(layers, width, pages, dtype), gpu ? gpu->device() : Device()),
       uses_(static_cast<size_t>(pages)) {
   for (int64_t l = 0; l < layers; ++l) layers_.push_back(memory_.alloc(dtype, {pages * kPageTokens, width}));
@@ -25,16 +25,16 @@ Tensor KvCache::rows_of(int64_t layer, int32_t page, int64_t rows) const {
 
 void KvCache::read(int64_t layer, int32_t page, const Tensor& host) const {
   const Tensor rows = rows_of(layer, page, host.rows());
-  if (gpu_)
-    download(*gpu_, host, rows);
+  if (copies_)
+    download(*copies_, host, rows);
   else
     std::memcpy(host.data, rows.data, rows.bytes());
 }
 
 void KvCache::write(int64_t layer, int32_t page, const Tensor& host) {
   const Tensor rows = rows_of(layer, page, host.rows());
-  if (gpu_)
-    upload(*gpu_, rows, host);
+  if (copies_)
+    upload(*copies_, rows, host);
   else
     std::memcpy(rows.data, host.data, rows.bytes());
 }

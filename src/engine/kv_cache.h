@@ -3,6 +3,7 @@
 // sequences of any length share it without copies.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/arena.h"
@@ -15,8 +16,8 @@ namespace sluice {
 /// everybody who holds a reference to it; who shares it only reads.
 class KvCache {
  public:
-  /// `layers` rows of `width` float32 per token, and at most `pages` pages; in the memory of `gpu`'s device, which must
-  /// outlive the cache, or in the host's where it is null. On a GPU rows may be bf16.
+  /// `layers` rows of `width` float32 per token, and at most `pages` pages; in the memory of `gpu`'s device, or in the
+  /// host's where it is null. On a GPU rows may be bf16.
   KvCache(int64_t layers, int64_t width, int64_t pages, Stream* gpu = nullptr, DType dtype = DType::f32);
 
   /// Memory that such a cache takes.
@@ -43,7 +44,8 @@ class KvCache {
   int64_t width() const { return layers_.front().cols(); }
   DType dtype() const { return layers_.front().dtype; }
 
-  /// The first host.rows() rows of a page in a layer, from and to host memory (rows, width) of dtype().
+  /// The first host.rows() rows of a page in a layer, from and to host memory (rows, width) of dtype(). The page is
+  /// nobody else's meanwhile.
   void read(int64_t layer, int32_t page, const Tensor& host) const;
   void write(int64_t layer, int32_t page, const Tensor& host);
 
@@ -56,7 +58,7 @@ class KvCache {
 
   Tensor rows_of(int64_t layer, int32_t page, int64_t rows) const;
 
-  Stream* gpu_;
+  std::unique_ptr<Stream> copies_;  // of a GPU: pages go in and out beside the passes, on any thread
   Arena memory_;
   std::vector<Tensor> layers_;
   std::vector<int32_t> free_;  // taken from the back

@@ -113,11 +113,24 @@ PackedLaunch launch_of(const PreparedRows& x) {
   return launch;
 }
 
+/// The kernels load 16 bytes at a time: elsewhere the GPU would stop with an error that belongs to nobody.
+void check_addresses(const PackedLaunch& p) {
+  const auto is_aligned = [](const void* data, int64_t step) {
+    return reinterpret_cast<uintptr_t>(data) % sizeof(uint4) == 0 && step % static_cast<int64_t>(sizeof(uint4)) == 0;
+  };
+  for (int i = 0; i < p.sides; ++i) {
+    const PackedSide& side = p.side[i];
+    check(is_aligned(side.data, side.stride), "packed product: expected weights at multiples of 16 bytes");
+    check(is_aligned(side.x, p.x_pitch), "packed product: expected rows of activations at multiples of 16 bytes");
+  }
+}
+
 /// Rows of an expert, on average, up to which reading the weights is what takes the time.
 constexpr int64_t kFewRows = 32;
 
 void run(Queue& queue, const PackedLaunch& launch, Format format) {
   if (launch.sides == 0 || launch.rows == 0) return;
+  check_addresses(launch);
   const bool few = launch.rows / launch.experts <= (launch.offsets_E1 ? kFewRows / 2 : kFewRows);
   if (format == Format::f32)
     packed_f32_product(queue.stream(), launch);

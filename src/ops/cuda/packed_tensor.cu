@@ -52,7 +52,7 @@ template <class E, int kRows>
 __global__ __launch_bounds__(kLaunchThreads) void few_rows(const __grid_constant__ PackedLaunch p) {
   constexpr int kOutputs = 16 * kRows, kRound = kPartFloats / kOutputs;
   constexpr int kPerThread = (kOutputs + kLaunchThreads - 1) / kLaunchThreads;
-  __shared__ Parts<kRows> parts;
+  __shared__ __align__(sizeof(float2)) Parts<kRows> parts;  // written two at a time
   __shared__ float scale_of[kRound];
   RowTile t;
   if (!find_rows(t, p, kRows)) return;

@@ -308,6 +308,9 @@ struct Maps {
 template <class C>
 void launch(cudaStream_t stream, const Product& p) {
   const Maps<C> maps(p);
+  if (C::kColumnScales)
+    check(reinterpret_cast<uintptr_t>(p.b.scale) % 16 == 0 && p.b.inner % 4 == 0,
+          "FP8 product over tokens: expected scales at multiples of 16 bytes");
   int device, processors;
   check_cuda(cudaGetDevice(&device), "the current GPU");
   check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "its size");

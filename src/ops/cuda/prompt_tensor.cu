@@ -136,7 +136,9 @@ bool is_tensor_prompt(const LatentShape& a) { return a.nope + a.rope <= 192 && a
 void tensor_prompt_attention(Queue& queue, const Tensor& o, const Tensor& q, const Tensor& cache, const Tensor& pages_P,
                              int64_t begin, const Matrix& kv_b, const LatentShape& a) {
   const int64_t positions = begin + q.rows(), head = a.nope + a.value;
-  const int64_t most = std::clamp<int64_t>(kExpandedBytes / (positions * head * 2), 1, a.heads);
+  // Heads of an odd width alone: together their width, and so the kernel that multiplies, would depend on `positions`.
+  const int64_t room = kExpandedBytes / (positions * head * 2);
+  const int64_t most = head % kVector == 0 ? std::clamp<int64_t>(room, 1, a.heads) : 1;
   const size_t rows_size = static_cast<size_t>(positions * a.row()),
                kv_size = static_cast<size_t>(positions * most * head);
   Scratch scratch(queue, Scratch::total(rows_size * sizeof(half_t), kv_size * sizeof(half_t)));

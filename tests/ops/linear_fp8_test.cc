@@ -41,9 +41,6 @@ Mat<double> uneven(Rng& rng, int64_t rows, int64_t cols) {
   return m;
 }
 
-/// What Hopper's tensor cores lose of the sums of 128 products of codes (specification 5.3).
-double fp8_tol(double tol) { return tested_device() == Device::Kind::cuda ? std::max(tol, 1e-3) : tol; }
-
 TEST_P(OpTest, Fp8ForwardIsTheReference) {
   for (const Shape& shape : kShapes)
     for (bool power_of_two : {false, true})

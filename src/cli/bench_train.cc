@@ -142,14 +142,14 @@ void bench_train(const BenchOptions& o) {
 void add_bench_train_command(CLI::App& bench) {
   auto o = std::make_shared<BenchOptions>();
   CLI::App* c = bench.add_subcommand("train", "Training steps against the float32 GEMM library alone");
-  const CLI::Range size(int64_t{2}, int64_t{1} << 24);
+  const CLI::Range size(int64_t{2}, int64_t{1} << 24), count(int64_t{1}, int64_t{1} << 24);
   c->add_option("--size", o->size, "tiny, small or medium")->capture_default_str();
   c->add_option("--model", o->model, "config.json of another shape");
   c->add_option("--precision", o->precision, "f32, bf16 or fp8")->capture_default_str();
   c->add_option("--vocab-size", o->vocab_size, "of the built-in shapes")->capture_default_str()->check(size);
   c->add_option("--seq-len", o->seq_len, "tokens of a sequence")->capture_default_str()->check(size);
-  c->add_option("--batch-size", o->batch_size, "sequences of a step")->capture_default_str()->check(size);
-  c->add_option("--micro-batch", o->micro_batch, "sequences at once")->capture_default_str()->check(size);
+  c->add_option("--batch-size", o->batch_size, "sequences of a step")->capture_default_str()->check(count);
+  c->add_option("--micro-batch", o->micro_batch, "sequences at once")->capture_default_str()->check(count);
   c->add_option("--device", o->device, "cpu, cuda or cuda:N")->capture_default_str();
   c->add_option("--threads", o->threads, "0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
   c->add_option("--runs", o->runs, "measurements of each")->capture_default_str()->check(CLI::Range(1, 1000));

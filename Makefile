@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-cuda fuzz sanitize soak web test-web format check deb install clean
+.PHONY: help build demo test test-mpi test-cuda fuzz sanitize soak web test-web format check deb install clean
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -29,6 +29,12 @@ test: ## build everything and run the tests (at most 15 minutes)
 	@$(call configure,cpu,-DBUILD_TESTING=ON)
 	cmake --build $(CPU_BUILD) --parallel $(JOBS)
 	ctest --test-dir $(CPU_BUILD) --parallel 2 --output-on-failure --no-tests=error
+
+test-mpi: ## test runs of several ranks on this machine (Open MPI; at most 15 minutes)
+	@tools/install-packages.sh test mpi
+	@$(call configure,mpi,-DBUILD_TESTING=ON)
+	cmake --build build/mpi --parallel $(JOBS) --target sluice parallel_test mpi_test
+	ctest --test-dir build/mpi -L mpi --output-on-failure --no-tests=error
 
 test-cuda: ## compile the CUDA backend where nvcc of CUDA 13 is, and test it where a Hopper GPU is (at most 15 minutes)
 	@tools/install-packages.sh test

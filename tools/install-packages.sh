@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a group of tasks needs from Debian's packages; silent where nothing is missing.
-# usage: tools/install-packages.sh GROUP ...      groups: build test fuzz web lint deb
+# usage: tools/install-packages.sh GROUP ...      groups: build test mpi fuzz web lint deb
 set -euo pipefail
 
 # ocl-icd-opencl-dev: the CMake package of libdnnl-dev asks for OpenCL without depending on it.
@@ -13,12 +13,13 @@ for group in "${@:-}"; do
     build) wanted+=("${build[@]}") ;;
     # nodejs and npm: public tokenizers to compare with; strace: the order of writes; qemu-user: a processor without AVX2.
     test) wanted+=("${build[@]}" libgtest-dev ca-certificates nodejs npm strace qemu-user) ;;
+    mpi) wanted+=(libopenmpi-dev openmpi-bin) ;;
     fuzz) wanted+=("${build[@]}" clang-14 libclang-rt-14-dev libomp-14-dev) ;;
     # prometheus: its promtool, which says whether /metrics is well-formed.
     web) wanted+=(nodejs npm chromium ca-certificates prometheus) ;;
     lint) wanted+=(clang-format-14 universal-ctags) ;;
     deb) wanted+=("${build[@]}" dpkg-dev file) ;;
-    *) echo "$0: '$group': expected build, test, fuzz, web, lint or deb" >&2; exit 2 ;;
+    *) echo "$0: '$group': expected build, test, mpi, fuzz, web, lint or deb" >&2; exit 2 ;;
   esac
 done
 

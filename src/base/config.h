@@ -7,4 +7,7 @@ namespace sluice {
 /// discarded branches and need no definition.
 inline constexpr bool kHasCuda = SLUICE_HAS_CUDA;
 
+/// Whether MPI was built in (CMake's SLUICE_MPI), and with it runs of several ranks.
+inline constexpr bool kHasMpi = SLUICE_HAS_MPI;
+
 }  // namespace sluice

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "parallel/communicator.h"
 
 namespace {
 
@@ -19,6 +20,32 @@ void print_error(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 32) c = ' ';
   fmt::print(stderr, "sluice: {}\n", text);
+}
+
+/// Exit code of the command that is given.
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout)) sluice::fail("standard output: cannot write");
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    const bool unknown = argc > 1 && app.get_subcommands().empty() && e.get_name() == "RequiredError";
+    print_error(unknown ? fmt::format("{}: expected a command of sluice --help", argv[1]) : std::string(e.what()));
+    return kUserError;
+  } catch (const sluice::Error& e) {
+    print_error(e.what());
+    return kUserError;
+  } catch (const std::system_error& e) {  // of std::filesystem and of threads: what the machine refused
+    print_error(e.what());
+    return kUserError;
+  } catch (const std::bad_alloc&) {
+    print_error("memory: the machine has no more");
+    return kUserError;
+  } catch (const std::exception& e) {
+    print_error(e.what());
+    return kInternalError;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -43,26 +70,7 @@ int main(int argc, char** argv) {
   sluice::add_tokenizer_command(app);
   sluice::add_data_command(app);
   sluice::add_bench_command(app);
-  try {
-    app.parse(argc, argv);
-    if (std::fflush(stdout) != 0 || std::ferror(stdout)) sluice::fail("standard output: cannot write");
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
-    const bool unknown = argc > 1 && app.get_subcommands().empty() && e.get_name() == "RequiredError";
-    print_error(unknown ? fmt::format("{}: expected a command of sluice --help", argv[1]) : std::string(e.what()));
-    return kUserError;
-  } catch (const sluice::Error& e) {
-    print_error(e.what());
-    return kUserError;
-  } catch (const std::system_error& e) {  // of std::filesystem and of threads: what the machine refused
-    print_error(e.what());
-    return kUserError;
-  } catch (const std::bad_alloc&) {
-    print_error("memory: the machine has no more");
-    return kUserError;
-  } catch (const std::exception& e) {
-    print_error(e.what());
-    return kInternalError;
-  }
-  return 0;
+  const int exit_code = run(app, argc, argv);
+  if (exit_code != 0) sluice::abort_all_ranks(exit_code);
+  return exit_code;
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/ranks.h"
 #include "cli/sample.h"
 #include "cli/stop_signals.h"
 #include "formats/json_lines.h"
@@ -192,15 +193,21 @@ void run_train(TrainOptions& o) {
   check_config(o.config);
   watch_stop_signals();
   if (o.from_start) fmt::print(stderr, "{}: no checkpoint yet, beginning again\n", o.resume);
+  const std::unique_ptr<Communicator> ranks = open_ranks();
   const std::string resolved = format_config(o.config);
   const TemporaryFolder scratch(o.dry_run && o.resume.empty());  // a dry run leaves nothing behind
   if (!scratch.path().empty()) o.config.out = scratch.path().string();
-  Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {stop_requested, write_sample});
-  if (!o.json) fmt::print(stderr, "{}", resolved);
-  for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
-  print_plan(trainer.plan(), o.json);
+  Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {stop_requested, write_sample}, *ranks);
+  const bool is_first = ranks->rank() == 0;
+  if (!o.json && is_first) fmt::print(stderr, "{}", resolved);
+  if (is_first)
+    for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
+  const TrainPlan plan = trainer.plan();
+  if (is_first) print_plan(plan, o.json);
   if (o.dry_run) return;
-  if (trainer.run())
+  const bool is_done = trainer.run();
+  if (!is_first) return;
+  if (is_done)
     fmt::print(stderr, "done: {}/latest, {}/report.html\n", o.config.out, o.config.out);
   else
     fmt::print(stderr, "stopped after step {}; to go on: sluice train --resume {}\n", trainer.progress().step,

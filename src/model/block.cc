@@ -47,7 +47,7 @@ void block_backward(Stream& s, Arena& a, Tensor dh0_TD, const Tensor& dh2_TD, co
   add(s, dh0_TD, dh0_TD, dh1_TD);
 
   if (w.is_moe)
-    moe_backward_weight(s, grad.moe, w.moe, k.moe);
+    moe_backward_weight(s, grad.moe, w.moe, k.moe, ctx);
   else
     ffn_backward_weight(s, grad.dense, w.dense, k.dense);
   mla_backward_weight(s, grad.mla, w.mla, k.mla);

@@ -207,8 +207,15 @@ Model load_model(Stream& s, const fs::path& folder, Precision precision) {
   const SafetensorsFolder files(folder);
   config.num_nextn_predict_layers = stored_mtp_modules(files, config);
   Model m = allocate_model(config, config.num_nextn_predict_layers, precision);
-  for (const Param& p : parameters(m.weights)) load_param(s, files, p);
+  load_weights(s, folder, m, {});
   return m;
+}
+
+void load_weights(Stream& s, const fs::path& folder, Model& m, const ParamMask& held) {
+  const SafetensorsFolder files(folder);
+  const std::vector<Param> list = parameters(m.weights);
+  for (size_t i = 0; i < list.size(); ++i)
+    if (is_in(held, i)) load_param(s, files, list[i]);
 }
 
 RowSource file_rows(const SafetensorsFolder& files) {
@@ -279,10 +286,13 @@ RowSource random_rows(const HfConfig& config, uint64_t seed) {
   };
 }
 
-void fill_model(Stream& s, Model& m, const RowSource& source) {
-  for (const Param& p : parameters(m.weights))
-    stream_rows(s, p, source,
-                [&](int64_t begin, int64_t n, const Tensor& rows) { store(s, slice(*p.matrix, begin, n), rows); });
+void fill_model(Stream& s, Model& m, const RowSource& source, const ParamMask& held) {
+  const std::vector<Param> list = parameters(m.weights);
+  for (size_t i = 0; i < list.size(); ++i)
+    if (is_in(held, i))
+      stream_rows(s, list[i], source, [&](int64_t begin, int64_t n, const Tensor& rows) {
+        store(s, slice(*list[i].matrix, begin, n), rows);
+      });
 }
 
 }  // namespace sluice

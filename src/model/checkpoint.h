@@ -26,6 +26,8 @@ int64_t stored_mtp_modules(const SafetensorsFolder& files, const HfConfig& confi
 /// Loads every weight into the formats of `precision`; any stored dtype converts to any format. Throws Error naming
 /// file and tensor: missing, of another shape or dtype. Sets config.num_nextn_predict_layers to the modules found.
 Model load_model(Stream& s, const fs::path& folder, Precision precision);
+/// Loads those of `held` into a model of the folder's shape; the memory of others stays untouched.
+void load_weights(Stream& s, const fs::path& folder, Model& m, const ParamMask& held);
 
 /// Supplies rows [begin, begin + rows) of a matrix as packed float32; begin is a multiple of 128. Called from several
 /// threads at once.
@@ -48,7 +50,7 @@ RowSource stored_rows();
 /// The random initialisation: N(0, initializer_range^2), norms 1, biases 0; depends on (seed, parameter, element) only.
 RowSource random_rows(const HfConfig& config, uint64_t seed);
 
-/// Fills every matrix of `m`, in whatever format, from a source.
-void fill_model(Stream& s, Model& m, const RowSource& source);
+/// Fills every matrix of `m` that is in `held`, in whatever format, from a source.
+void fill_model(Stream& s, Model& m, const RowSource& source, const ParamMask& held = {});
 
 }  // namespace sluice

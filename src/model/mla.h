@@ -7,6 +7,8 @@
 
 namespace sluice {
 
+class ExpertExchange;
+
 /// What the training recipe adds to routing.
 struct BalanceOptions {
   float coefficient = 0;       // d total loss / d balance loss of one sequence: alpha / sequences
@@ -21,7 +23,8 @@ struct PassContext {
   Tensor first_T;         // i32, first visible index (attention.h); empty: all
   Tensor rope_table;      // (at least S, rope) f32
   BalanceOptions balance;
-  bool recompute;  // compute latent norms, up-projections, gathered rows and SwiGLU products again (spec 2.9)
+  ExpertExchange* exchange;  // null: all experts are here
+  bool recompute;            // compute latent norms, up-projections, gathered rows and SwiGLU products again (spec 2.9)
 };
 
 struct MlaSaved {

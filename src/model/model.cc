@@ -23,7 +23,7 @@ struct PassSaved {
 
 PassContext context(Stream& s, Arena& a, const Model& m, const ModelBatch& b, const PassOptions& o) {
   const BalanceOptions balance{o.balance_alpha * o.balance_scale / static_cast<float>(b.batch), o.routed_counts};
-  PassContext ctx{&m.config, b.batch, b.tokens, {}, b.first_T, {}, balance, o.recompute};
+  PassContext ctx{&m.config, b.batch, b.tokens, {}, b.first_T, {}, balance, m.exchange, o.recompute};
   ctx.rope_table = a.f32(b.tokens, m.config.qk_rope_head_dim);
   ctx.position_T = a.alloc(DType::i32, {b.batch * b.tokens});
   if (s.is_dry()) return ctx;

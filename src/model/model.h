@@ -17,6 +17,7 @@ struct Model {
   Precision precision = Precision::f32;
   ModelWeights weights;
   Arena memory{0};
+  ExpertExchange* exchange = nullptr;      // where routed experts lie on several ranks; not owned
   std::shared_ptr<const void> files{};     // keeps the mapped files that weights point into alive
   std::span<const MappedFile> mappings{};  // of these files, where weights lie as they are computed with
 };

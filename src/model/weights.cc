@@ -82,9 +82,11 @@ class Lister {
     add(prefix + "mlp.gate.e_score_correction_bias", w.moe.bias, ParamKind::router_bias);
     for (size_t e = 0; e < w.moe.gate.size(); ++e) {
       const std::string expert = fmt::format("{}mlp.experts.{}.", prefix, e);
+      const size_t first = list.size();
       add(expert + "gate_proj.weight", w.moe.gate[e]);
       add(expert + "up_proj.weight", w.moe.up[e]);
       add(expert + "down_proj.weight", w.moe.down[e]);
+      for (size_t i = first; i < list.size(); ++i) list[i].expert = static_cast<int64_t>(e);
     }
     ffn(prefix + "mlp.shared_experts.", w.moe.shared);
   }

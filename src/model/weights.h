@@ -58,10 +58,15 @@ struct Param {
   std::string name;  // in released checkpoints, e.g. "model.layers.3.mlp.experts.7.up_proj.weight"
   Matrix* matrix;
   ParamKind kind;
+  int64_t expert = -1;  // of routed experts: which
 };
 
 /// Every matrix in file order. Pointers into `w`, valid while its vectors are not resized.
 std::vector<Param> parameters(ModelWeights& w);
+
+/// Some of the parameters, by their place in parameters(); empty: all.
+using ParamMask = std::vector<bool>;
+inline bool is_in(const ParamMask& mask, size_t i) { return mask.empty() || mask[i]; }
 
 /// The structs with all shapes and no memory.
 ModelWeights weight_shapes(const HfConfig& c, int64_t mtp_modules);

@@ -69,6 +69,7 @@ void check_config(const TrainConfig& c) {
   for (const auto& [value, key] : {std::pair{c.seq_len, "seq_len"},
                                    {c.batch_size, "batch_size"},
                                    {c.micro_batch, "micro_batch"},
+                                   {c.expert_parallel, "expert_parallel"},
                                    {c.vocab_size, "vocab_size"}})
     expect(value >= 1 && value < (int64_t{1} << 31), key, "an integer from 1", fmt::format("{}", value));
   for (const auto& [value, key] : {std::pair{c.steps, "steps"},

@@ -33,6 +33,7 @@ struct TrainConfig {
   int64_t seed = 1;
   int64_t threads = 0;            // 0: all cores
   std::string device = "cpu";     // cpu | cuda | cuda:N
+  int64_t expert_parallel = 1;    // under mpirun: so many neighbouring ranks share the routed experts out
   std::string precision = "f32";  // f32 | bf16 | fp8 (specification 5)
   bool recompute = false;         // latent norms, up-projections, gathered rows and SwiGLU in the backward pass
 
@@ -105,7 +106,7 @@ void TrainConfig::visit(V&& v) {
   v("tokenizer", tokenizer), v("vocab_size", vocab_size), v("size", size), v("model", model);
   v("init_from", init_from), v("mtp_modules", mtp_modules);
   v("out", out), v("time", time), v("steps", steps), v("seed", seed), v("threads", threads);
-  v("device", device);
+  v("device", device), v("expert_parallel", expert_parallel);
   v("precision", precision), v("recompute", recompute);
   v("seq_len", seq_len), v("batch_size", batch_size), v("batch_start", batch_start), v("batch_ramp", batch_ramp);
   v("micro_batch", micro_batch);

@@ -33,7 +33,7 @@ double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<doubl
 
 }  // namespace
 
-size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision precision) {
+size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision precision, ExpertExchange* exchange) {
   const int64_t rows = std::max(std::min(config.micro_batch, config.batch_size), kEvalRows);
   check_magnitude(c, rows * (config.seq_len + 1));
   Stream s = Stream::dry();
@@ -41,6 +41,7 @@ size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision 
   Model m;
   m.config = c;
   m.precision = precision;
+  m.exchange = exchange;
   m.weights = weight_shapes(c, c.num_nextn_predict_layers);
   ModelWeights grad = weight_shapes(c, c.num_nextn_predict_layers);
   for (const Param& p : parameters(m.weights)) allocate(*p.matrix, working_format(p.kind, precision), weights);
@@ -103,9 +104,10 @@ void check_memory(const HfConfig& c, const TrainConfig& config, Precision precis
         device.is_cuda() ? device_text(device) : "the machine", gib(available));
 }
 
-void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst) {
+void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst, const ParamMask& mask) {
   const std::vector<Param> from = parameters(src), to = parameters(dst);
-  for (size_t i = 0; i < from.size(); ++i) copy(s, to[i].matrix->tensor(), from[i].matrix->tensor());
+  for (size_t i = 0; i < from.size(); ++i)
+    if (is_in(mask, i)) copy(s, to[i].matrix->tensor(), from[i].matrix->tensor());
 }
 
 }  // namespace sluice

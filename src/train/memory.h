@@ -5,8 +5,10 @@
 
 namespace sluice {
 
-/// Peak bytes of activations of one micro-batch, from a dry run of the pass itself.
-size_t activation_bytes(const HfConfig& model, const TrainConfig& config, Precision precision);
+/// Peak bytes of activations of one micro-batch, from a dry run of the pass itself. `exchange`: of experts on several
+/// ranks, or null.
+size_t activation_bytes(const HfConfig& model, const TrainConfig& config, Precision precision,
+                        ExpertExchange* exchange = nullptr);
 
 /// Bytes of memory this machine can still give (MemAvailable), bounded by the cgroup's limit.
 size_t available_memory();
@@ -17,7 +19,7 @@ size_t available_memory(const Device& device);
 void check_memory(const HfConfig& model, const TrainConfig& config, Precision precision, size_t activations,
                   const Device& device);
 
-/// dst = src, trees of equal shapes and float32.
-void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst);
+/// dst = src for those in `mask`, trees of equal shapes and float32.
+void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst, const ParamMask& mask);
 
 }  // namespace sluice

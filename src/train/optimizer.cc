@@ -1,7 +1,5 @@
 #include "train/optimizer.h"
 
-#include <cmath>
-
 #include "base/transfer.h"
 #include "ops/elementwise.h"
 #include "ops/optim.h"
@@ -26,16 +24,17 @@ bool is_optimised(ParamKind kind) { return kind != ParamKind::router_bias; }
 
 }  // namespace
 
-Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
-    : model_(model), options_(options), grad_(allocate_f32_like(model)) {
+Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options, RankShare share)
+    : model_(model), options_(options), share_(std::move(share)), grad_(allocate_f32_like(model)) {
   const int64_t mtp = static_cast<int64_t>(model.weights.mtp.size());
   moments_ = Arena(moment_bytes(model.config, mtp, model.precision) + kSumBytes, model.memory.device());
   sum_1_ = moments_.alloc(DType::f64, {1});
   for (ModelWeights* w : {&first_, &second_}) {
     *w = weight_shapes(model.config, mtp);
-    for (const Param& p : parameters(*w)) {
-      allocate(*p.matrix, moment_format(model.precision), moments_);
-      zero(s, p.matrix->tensor());
+    const std::vector<Param> list = parameters(*w);
+    for (size_t i = 0; i < list.size(); ++i) {
+      allocate(*list[i].matrix, moment_format(model.precision), moments_);
+      if (is_in(share_.owned, i)) zero(s, list[i].matrix->tensor());
     }
   }
   zero_grad(s);
@@ -46,6 +45,8 @@ Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
     const Matrix& w = *working[i].matrix;
     if (master[i].kind == ParamKind::router_bias)
       *master[i].matrix = w;
+    else if (!is_in(share_.owned, i))
+      continue;
     else if (w.format == Format::fp8_128)
       dequantize_weight(s, master[i].matrix->tensor(), w);
     else
@@ -54,18 +55,21 @@ Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options)
 }
 
 void Optimizer::zero_grad(Stream& s) {
-  for (const Param& p : parameters(grad_.weights)) zero(s, p.matrix->tensor());
+  const std::vector<Param> list = parameters(grad_.weights);
+  for (size_t i = 0; i < list.size(); ++i)
+    if (is_in(share_.held, i)) zero(s, list[i].matrix->tensor());
 }
 
-double Optimizer::grad_norm(Stream& s) {
+double Optimizer::grad_squares(Stream& s) {
   std::vector<Tensor> gradients;
-  for (const Param& p : parameters(grad_.weights))
-    if (is_optimised(p.kind)) gradients.push_back(p.matrix->tensor());
+  const std::vector<Param> list = parameters(grad_.weights);
+  for (size_t i = 0; i < list.size(); ++i)
+    if (is_optimised(list[i].kind) && is_in(share_.owned, i)) gradients.push_back(list[i].matrix->tensor());
   zero(s, sum_1_);
   sum_squares(s, sum_1_, gradients);
   double sum = 0;
   download(s, Tensor(&sum, DType::f64, {1}), sum_1_);
-  return std::sqrt(sum);
+  return sum;
 }
 
 void Optimizer::step(Stream& s, float lr, double norm) {
@@ -77,7 +81,7 @@ void Optimizer::step(Stream& s, float lr, double norm) {
                            v = parameters(second_), working = parameters(model_.weights);
   std::vector<AdamWTensor> tensors;
   for (size_t i = 0; i < w.size(); ++i) {
-    if (!is_optimised(w[i].kind)) continue;
+    if (!is_optimised(w[i].kind) || !is_in(share_.owned, i)) continue;
     const bool is_copy = master_ && working[i].matrix->format != Format::fp8_128;
     tensors.push_back({w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), g[i].matrix->tensor(),
                        is_copy ? working[i].matrix->tensor() : Tensor(), has_weight_decay(w[i].kind)});
@@ -85,7 +89,7 @@ void Optimizer::step(Stream& s, float lr, double norm) {
   adamw_step(s, tensors, c);
   zero_grad(s);
   for (size_t i = 0; i < w.size(); ++i)
-    if (working[i].matrix->format == Format::fp8_128)
+    if (working[i].matrix->format == Format::fp8_128 && is_in(share_.owned, i))
       quantize_weight(s, *working[i].matrix, w[i].matrix->tensor(), false);
 }
 
@@ -94,7 +98,7 @@ void Optimizer::refresh_working(Stream& s) {
   const std::vector<Param> working = parameters(model_.weights), master = parameters(master_->weights);
   for (size_t i = 0; i < working.size(); ++i) {
     const Matrix& w = *working[i].matrix;
-    if (working[i].kind == ParamKind::router_bias) continue;
+    if (working[i].kind == ParamKind::router_bias || !is_in(share_.owned, i)) continue;
     if (w.format == Format::fp8_128)
       quantize_weight(s, w, master[i].matrix->tensor(), false);
     else

@@ -1,5 +1,6 @@
 // AdamW over a whole model (specification 7.3), with float32 masters where the working weights are bf16 or FP8.
 #pragma once
+#include <cmath>
 #include <optional>
 
 #include "model/model.h"
@@ -11,21 +12,29 @@ struct OptimizerOptions {
   float clip_norm = 1.0f;  // of the gradient of the whole model; 0: no clipping
 };
 
+/// What of a model is this rank's, where there are several.
+struct RankShare {
+  ParamMask held;   // computed with here, so that they have gradients
+  ParamMask owned;  // of these, whose masters and moments are here (ZeRO-1)
+};
+
 class Optimizer {
  public:
   /// Takes float32 masters from the working weights of `model` (which must outlive it), moments 0. Moments are bf16
-  /// unless the precision is f32 (specification 5.1).
-  Optimizer(Stream& s, Model& model, const OptimizerOptions& options);
+  /// unless the precision is f32 (specification 5.1). Memory of what is not in `share` stays untouched.
+  Optimizer(Stream& s, Model& model, const OptimizerOptions& options, RankShare share = {});
 
   /// Gradients: add to them. Zero at the start and after step().
   ModelWeights& grad() { return grad_.weights; }
   void zero_grad(Stream& s);
 
-  /// Global norm of the gradient, before clipping (router biases have none).
-  double grad_norm(Stream& s);
+  /// Sum of the squares of the gradient of what is owned, before clipping (router biases have none).
+  double grad_squares(Stream& s);
+  /// Norm of the gradient where all of it is here.
+  double grad_norm(Stream& s) { return std::sqrt(grad_squares(s)); }
 
-  /// One update with learning rate `lr`, given grad_norm(): clips, updates masters and moments, writes the working
-  /// weights, zeroes the gradients. Router biases are left alone.
+  /// One update of what is owned with learning rate `lr`, given the norm of the whole gradient: clips, updates masters
+  /// and moments, writes the working weights, zeroes the gradients. Router biases are left alone.
   void step(Stream& s, float lr, double grad_norm);
 
   /// Updates done so far, as after loading a checkpoint.
@@ -39,6 +48,7 @@ class Optimizer {
   ModelWeights& second_moment() { return second_; }
   /// Writes the working weights from the masters, as after loading a checkpoint.
   void refresh_working(Stream& s);
+  const ParamMask& owned() const { return share_.owned; }
 
   /// Bytes that masters, gradients and moments of a model take.
   static size_t bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
@@ -46,6 +56,7 @@ class Optimizer {
  private:
   Model& model_;
   OptimizerOptions options_;
+  RankShare share_;
   std::optional<Model> master_;
   Model grad_;
   ModelWeights first_, second_;

@@ -16,15 +16,18 @@ constexpr const char* kStateFile = "trainer/state.safetensors";
 struct StateTensor {
   SafetensorsSpec spec;
   std::byte* data;
+  bool is_owned;
 };
 
 std::vector<StateTensor> state_tensors(const RunState& state) {
   std::vector<StateTensor> list;
   const auto add_tree = [&](const char* prefix, ModelWeights& tree) {
-    for (const Param& p : parameters(tree)) {
-      const Tensor t = p.matrix->tensor();
-      list.push_back({{fmt::format("{}.{}", prefix, p.name), from_dtype(t.dtype), {t.rows(), t.cols()}},
-                      static_cast<std::byte*>(t.data)});
+    const std::vector<Param> params = parameters(tree);
+    for (size_t i = 0; i < params.size(); ++i) {
+      const Tensor t = params[i].matrix->tensor();
+      list.push_back({{fmt::format("{}.{}", prefix, params[i].name), from_dtype(t.dtype), {t.rows(), t.cols()}},
+                      static_cast<std::byte*>(t.data),
+                      is_in(state.optimizer.owned(), i)});
     }
   };
   if (&state.optimizer.master() != &state.model.weights) add_tree("master", state.optimizer.master());
@@ -205,6 +208,7 @@ std::optional<fs::path> find_good_checkpoint(const fs::path& out, std::vector<st
 void load_run(Stream& s, const fs::path& checkpoint, const RunState& state) {
   const SafetensorsFile file(checkpoint / kStateFile);
   for (const StateTensor& t : state_tensors(state)) {
+    if (!t.is_owned) continue;
     const SafetensorsEntry& e = file.get(t.spec.name);
     if (e.dtype != t.spec.dtype || e.shape != t.spec.shape)
       fail("{}: {}: expected {} of [{}]", e.file, e.name, st_dtype_name(t.spec.dtype), fmt::join(t.spec.shape, ", "));

@@ -41,10 +41,11 @@ void begin_folder(const TrainConfig& c) {
 
 }  // namespace
 
-Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
-    : config_(config), hooks_(std::move(hooks)), stream_(thread_count(config.threads)) {
+Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks, Communicator& world)
+    : config_(config), hooks_(std::move(hooks)), world_(world), stream_(thread_count(config.threads)) {
   check_config(config_);
   open_device();
+  check_ranks();
   std::optional<fs::path> checkpoint;
   if (resume) {
     checkpoint = find_good_checkpoint(config_.out, notes_);
@@ -54,12 +55,7 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks)
     fail("out: expected a folder without a run, found checkpoints in {0} (to go on: sluice train --resume {0})",
          config_.out);
   }
-  std::error_code error;
-  fs::create_directories(config_.out, error);
-  if (error) fail("out: expected a folder that can be made, found {}: {}", config_.out, error.message());
-  lock_ = std::make_unique<FolderLock>(config_.out);
-  if (!checkpoint) begin_folder(config_);
-  const fs::path tokenizer = checkpoint ? *checkpoint : prepare_tokenizer(config_);
+  const fs::path tokenizer = open_folder(checkpoint);
   tokenizer_files_ = read_tokenizer_files(tokenizer);  // now: the checkpoint may be removed before the next is saved
   tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));
   corpus_ = load_corpus(config_, *tokenizer_, stream_.threads());
@@ -84,6 +80,31 @@ void Trainer::open_device() {
     gpu_.emplace(device, 1);
   else
     notes_.push_back(fmt::format("device {}: {}; training on the CPU", config_.device, why));
+}
+
+void Trainer::check_ranks() const {
+  const int ranks = world_.size();
+  if (ranks == 1 && config_.expert_parallel > 1)
+    fail("expert_parallel: expected {} ranks or a multiple, started by mpirun, found one", config_.expert_parallel);
+  if (ranks > 1 && gpu_) fail("device: several ranks train on CPUs only, found {}", config_.device);
+  if (config_.batch_size % ranks != 0)
+    fail("batch_size: expected a multiple of the {} ranks, found {}", ranks, config_.batch_size);
+  if (ranks > 1 && config_.batch_start > 0)
+    fail("batch_start: expected 0 with several ranks, found {}", config_.batch_start);
+}
+
+fs::path Trainer::open_folder(const std::optional<fs::path>& checkpoint) {
+  if (is_first()) {
+    std::error_code error;
+    fs::create_directories(config_.out, error);
+    if (error) fail("out: expected a folder that can be made, found {}: {}", config_.out, error.message());
+    lock_ = std::make_unique<FolderLock>(config_.out);
+    if (!checkpoint) begin_folder(config_);
+  }
+  if (checkpoint) return *checkpoint;
+  const fs::path trained = is_first() ? prepare_tokenizer(config_) : fs::path();
+  agree(world_, 0);  // it is on the disk
+  return is_first() ? trained : prepare_tokenizer(config_);
 }
 
 /// Of float32 elements where the run computes.
@@ -120,23 +141,26 @@ void Trainer::load_weights(const fs::path& checkpoint) {
   if (c.vocab_size < tokenizer_->vocab_size())
     fail("{}: vocab_size: expected at least the tokenizer's {}, found {}", source.string(), tokenizer_->vocab_size(),
          c.vocab_size);
-  activation_bytes_ = activation_bytes(c, config_, precision);
+  replicas_ = std::make_unique<Replicas>(world_, c, c.num_nextn_predict_layers, config_.expert_parallel);
+  activation_bytes_ = activation_bytes(c, config_, precision, replicas_->exchange());
   check_memory(c, config_, precision, activation_bytes_, compute().device());
-  if (source.empty()) {
-    model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
-    fill_model(stream_, model_, random_rows(c, static_cast<uint64_t>(config_.seed)));
-  } else {
-    model_ = load_model(stream_, source, precision);
-  }
+  const RankShare& share = replicas_->share();
+  model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
+  if (source.empty())
+    fill_model(stream_, model_, random_rows(c, static_cast<uint64_t>(config_.seed)), share.held);
+  else
+    sluice::load_weights(stream_, source, model_, share.held);
   if (gpu_) model_ = upload_model(*gpu_, model_);
+  model_.exchange = replicas_->exchange();
   optimizer_ = std::make_unique<Optimizer>(
       compute(), model_,
       OptimizerOptions{static_cast<float>(config_.beta1), static_cast<float>(config_.beta2),
                        static_cast<float>(config_.eps), static_cast<float>(config_.weight_decay),
-                       static_cast<float>(config_.clip_norm)});
+                       static_cast<float>(config_.clip_norm)},
+      share);
   if (config_.ema_decay > 0) {
     ema_ = std::make_unique<Model>(allocate_f32_like(model_));
-    copy_weights(compute(), optimizer_->master(), ema_->weights);
+    copy_weights(compute(), optimizer_->master(), ema_->weights, share.owned);
   }
   activations_ = Arena(activation_bytes_, compute().device());
   const int64_t routers = num_routers(model_.weights), E = std::max<int64_t>(c.n_routed_experts, 1);
@@ -156,7 +180,8 @@ void Trainer::load_weights(const fs::path& checkpoint) {
 
 RunState Trainer::state() { return {model_, *optimizer_, ema_ ? &ema_->weights : nullptr, progress_}; }
 
-Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSchedule& schedule) {
+Trainer::StepLosses Trainer::forward_backward(const Batch& batch, int64_t first, int64_t end,
+                                              const StepSchedule& schedule) {
   StepLosses losses;
   losses.tokens = count_targets(batch);
   PassOptions o;
@@ -165,8 +190,8 @@ Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSche
   o.balance_alpha = static_cast<float>(config_.balance_alpha);
   o.routed_counts = config_.balance_routed_counts;
   o.recompute = config_.recompute;
-  for (int64_t begin = 0; begin < batch.rows; begin += config_.micro_batch) {
-    const int64_t rows = std::min(config_.micro_batch, batch.rows - begin);
+  for (int64_t begin = first; begin < end; begin += config_.micro_batch) {
+    const int64_t rows = std::min(config_.micro_batch, end - begin);
     o.balance_scale = static_cast<float>(rows) / static_cast<float>(batch.rows);
     const size_t mark = activations_.mark();
     const ModelBatch b =
@@ -181,6 +206,13 @@ Trainer::StepLosses Trainer::forward_backward(const Batch& batch, const StepSche
   return losses;
 }
 
+double Trainer::grad_norm() {
+  replicas_->reduce_gradients(optimizer_->grad());
+  double squares = optimizer_->grad_squares(compute());
+  replicas_->sum(Tensor(&squares, DType::f64, {1}));
+  return std::sqrt(squares);
+}
+
 Batch Trainer::peek(int64_t rows) {
   const std::vector<int64_t> before = sampler_->state();
   Batch batch = sampler_->next(rows);
@@ -191,16 +223,19 @@ Batch Trainer::peek(int64_t rows) {
 double Trainer::probe() {
   const StepSchedule schedule = schedule_at(config_, 1, 0);
   const Batch batch = peek(std::min(config_.micro_batch, config_.batch_size));
-  forward_backward(batch, schedule);  // first touch of all memory
+  forward_backward(batch, 0, batch.rows, schedule);  // first touch of all memory
   const double start = now();
   int64_t tokens = 0;
   // A run of known length is not kept waiting for more than a fiftieth of itself.
   const double most = config_.steps > 0 ? static_cast<double>(config_.steps) *
                                               static_cast<double>(config_.batch_size * config_.seq_len) / 50
                                         : std::numeric_limits<double>::infinity();
-  while (tokens == 0 || (now() - start < kProbeSeconds && static_cast<double>(tokens) < most))
-    tokens += std::max<int64_t>(forward_backward(batch, schedule).tokens, 1);
-  const double seconds_per_token = (now() - start) / static_cast<double>(tokens);
+  const auto goes_on = [&] {
+    return tokens == 0 || (now() - start < kProbeSeconds && static_cast<double>(tokens) < most);
+  };
+  while (agree(world_, goes_on()))
+    tokens += std::max<int64_t>(forward_backward(batch, 0, batch.rows, schedule).tokens, 1);
+  const double seconds_per_token = (now() - start) / static_cast<double>(tokens * world_.size());
   optimizer_->zero_grad(compute());
   return seconds_per_token;
 }
@@ -222,7 +257,8 @@ TrainPlan Trainer::plan() {
   const double step_seconds = seconds_per_token_ * static_cast<double>(config_.batch_size * config_.seq_len);
   if (progress_.total_steps == 0) {
     const double left = std::max(0.0, parse_duration(config_.time) - progress_.seconds);
-    progress_.total_steps = std::max<int64_t>(1, progress_.step + static_cast<int64_t>(left / step_seconds));
+    progress_.total_steps =
+        agree(world_, std::max<int64_t>(1, progress_.step + static_cast<int64_t>(left / step_seconds)));
   }
   p.parameters = size.main + size.mtp;
   p.active_parameters = size.active_with_embedding;
@@ -254,8 +290,10 @@ bool Trainer::run() {
   for (const MtpWeights& m : model_.weights.mtp)
     if (m.block.is_moe) info.expert_layers.push_back("MTP");
   info.config = format_config(config_);
-  metrics_ = std::make_unique<MetricsWriter>(config_.out, info);
-  bar_ = std::make_unique<Progress>(stderr, progress_.total_steps);
+  if (is_first()) {
+    metrics_ = std::make_unique<MetricsWriter>(config_.out, info);
+    bar_ = std::make_unique<Progress>(stderr, progress_.total_steps);
+  }
   started_ = now() - progress_.seconds;
   const bool is_over = progress_.step >= progress_.total_steps;  // resumed after its end: evaluated and saved already
   bool stopped = false;
@@ -263,7 +301,7 @@ bool Trainer::run() {
     const double p = static_cast<double>(progress_.step) / static_cast<double>(progress_.total_steps);
     train_step(schedule_at(config_, progress_.step + 1, p));
     replan();
-    stopped = hooks_.stop_requested && hooks_.stop_requested();
+    stopped = agree(world_, hooks_.stop_requested && hooks_.stop_requested());
     const bool last = progress_.step == progress_.total_steps;
     const auto due = [&](int64_t every) { return !last && every > 0 && progress_.step % every == 0; };
     const bool saves = due(config_.save_every) || (stopped && !last);
@@ -273,21 +311,26 @@ bool Trainer::run() {
   }
   const bool finished = progress_.step >= progress_.total_steps;
   if (finished) {
-    bar_->finish();
+    if (bar_) bar_->finish();
     if (!is_over) evaluate_all(0, true);
     if (!is_over) sample();
     save();  // of a run that was over: its links, which a kill may have left behind
   }
-  bar_->finish();
-  write_report(config_.out);
+  if (is_first()) {
+    bar_->finish();
+    write_report(config_.out);
+  }
   return finished;
 }
 
 void Trainer::train_step(const StepSchedule& schedule) {
   const double start = now();
   if (counts_LE_) zero(compute(), counts_LE_);
-  const StepLosses losses = forward_backward(sampler_->next(schedule.batch_size), schedule);
-  const double norm = optimizer_->grad_norm(compute());
+  const Batch batch = sampler_->next(schedule.batch_size);
+  const int64_t rows = batch.rows / world_.size(), begin = rows * world_.rank();
+  StepLosses losses = forward_backward(batch, begin, begin + rows, schedule);
+  replicas_->sum(Tensor(&losses.main, DType::f64, {3}));
+  const double norm = grad_norm();
   const int64_t step = progress_.step + 1;
   if (!std::isfinite(losses.main) || !std::isfinite(losses.mtp) || !std::isfinite(norm))
     fail(
@@ -295,14 +338,18 @@ void Trainer::train_step(const StepSchedule& schedule) {
         "stand (a lower lr or clip_norm may help)",
         step, losses.main, norm, config_.out);
   optimizer_->step(compute(), schedule.lr, norm);
-  if (counts_LE_)
+  replicas_->share_weights(model_.weights);
+  if (counts_LE_) {
+    replicas_->sum(counts_LE_);
     download(compute(), Tensor(counts_.data(), DType::i64, {counts_LE_.rows(), counts_LE_.cols()}), counts_LE_);
+  }
   update_biases(schedule.bias_speed);
   if (ema_) {
     const std::vector<Param> average = parameters(ema_->weights), master = parameters(optimizer_->master());
     for (size_t i = 0; i < master.size(); ++i)
-      ema_update(compute(), average[i].matrix->tensor(), master[i].matrix->tensor(),
-                 static_cast<float>(config_.ema_decay));
+      if (is_in(replicas_->share().owned, i))
+        ema_update(compute(), average[i].matrix->tensor(), master[i].matrix->tensor(),
+                   static_cast<float>(config_.ema_decay));
   }
   progress_.step = step;
   progress_.tokens += losses.tokens;
@@ -326,8 +373,8 @@ void Trainer::replan() {
   if (config_.steps > 0 || budget == 0 || progress_.step % kEvery != 0) return;
   const double per_step = progress_.seconds / static_cast<double>(progress_.step);
   const int64_t left = static_cast<int64_t>((budget - progress_.seconds) / per_step);
-  progress_.total_steps = progress_.step + std::max<int64_t>(left, 0);
-  bar_->set_total(progress_.total_steps);
+  progress_.total_steps = agree(world_, progress_.step + std::max<int64_t>(left, 0));
+  if (bar_) bar_->set_total(progress_.total_steps);
 }
 
 std::vector<std::vector<int64_t>> Trainer::expert_load() const {
@@ -339,6 +386,7 @@ std::vector<std::vector<int64_t>> Trainer::expert_load() const {
 }
 
 void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, double norm, double seconds) {
+  if (!is_first()) return;
   StepMetrics m;
   m.step = progress_.step;
   m.tokens = progress_.tokens;
@@ -370,11 +418,12 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
     EvalMetrics m{progress_.step, h.name, r.loss(), r.bits_per_byte, {}, {}};
     if (r.mtp_acceptance >= 0) m.mtp_acceptance = r.mtp_acceptance;
     if (r.max_vio >= 0) m.max_vio = r.max_vio;
-    metrics_->add(m);
-    bar_->note(fmt::format("step {}: {}: loss {:.4f}, {:.4f} bits per byte{}{}", progress_.step, h.name, r.loss(),
-                           r.bits_per_byte,
-                           m.mtp_acceptance ? fmt::format(", MTP acceptance {:.1f}%", 100 * *m.mtp_acceptance) : "",
-                           m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
+    if (is_first()) metrics_->add(m);
+    if (is_first())
+      bar_->note(fmt::format("step {}: {}: loss {:.4f}, {:.4f} bits per byte{}{}", progress_.step, h.name, r.loss(),
+                             r.bits_per_byte,
+                             m.mtp_acceptance ? fmt::format(", MTP acceptance {:.1f}%", 100 * *m.mtp_acceptance) : "",
+                             m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
     // The best checkpoint is chosen on the same tokens every time.
     const bool is_same = max_tokens == config_.eval_tokens || !saves;
     const EvalResult part = is_same ? r
@@ -392,6 +441,8 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
 
 void Trainer::sample() {
   if (!hooks_.sample || config_.sample_prompt.empty()) return;
+  replicas_->gather(model_.weights);
+  if (!is_first()) return;
   const Model host = gpu_ ? download_model(*gpu_, model_) : Model();
   const std::string text = hooks_.sample(gpu_ ? host : model_, *tokenizer_, config_.sample_prompt);
   metrics_->add(TextSample{progress_.step, config_.sample_prompt, text});
@@ -399,8 +450,8 @@ void Trainer::sample() {
 }
 
 void Trainer::check_weights() {
-  const double loss = forward_backward(peek(1), schedule_at(config_, 1, 0)).main;
-  const double norm = optimizer_->grad_norm(compute());
+  const double loss = forward_backward(peek(1), 0, 1, schedule_at(config_, 1, 0)).main;
+  const double norm = grad_norm();
   optimizer_->zero_grad(compute());
   if (!std::isfinite(loss) || !std::isfinite(norm))
     fail(
@@ -411,6 +462,16 @@ void Trainer::check_weights() {
 
 void Trainer::save() {
   check_weights();
+  replicas_->gather(model_.weights);
+  if (&optimizer_->master() != &model_.weights) replicas_->gather(optimizer_->master());
+  replicas_->gather(optimizer_->first_moment());
+  replicas_->gather(optimizer_->second_moment());
+  if (ema_) replicas_->gather(ema_->weights);
+  if (is_first()) write_checkpoint();
+  agree(world_, 0);  // nobody leaves before it is on the disk
+}
+
+void Trainer::write_checkpoint() {
   metrics_->sync();
   const RunFiles files{format_config(config_), tokenizer_files_};
   if (gpu_) {

@@ -10,6 +10,7 @@
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/progress.h"
+#include "train/replicas.h"
 #include "train/run_folder.h"
 
 namespace sluice {
@@ -35,8 +36,9 @@ struct TrainPlan {
 class Trainer {
  public:
   /// Reads text, tokenizer and weights, or, with `resume`, the newest good checkpoint in config.out. Throws Error; a
-  /// run whose memory cannot fit is refused here.
-  Trainer(const TrainConfig& config, bool resume, TrainHooks hooks);
+  /// run whose memory cannot fit is refused here. Of the ranks of `world`, which must outlive it, all make the same
+  /// calls; the first writes files.
+  Trainer(const TrainConfig& config, bool resume, TrainHooks hooks, Communicator& world);
   ~Trainer();
 
   /// Measures speed and settles the number of steps.
@@ -55,13 +57,18 @@ class Trainer {
     double main = 0, mtp = 0, balance = 0;
     int64_t tokens = 0;
   };
+  bool is_first() const { return world_.rank() == 0; }
   void open_device();
+  void check_ranks() const;
+  fs::path open_folder(const std::optional<fs::path>& checkpoint);  // where the tokenizer is
   void load_weights(const fs::path& checkpoint);
   /// The stream that the run computes on.
   Stream& compute() { return gpu_ ? *gpu_ : stream_; }
   double sum(const Tensor& t);
   HfConfig new_model_config(const Tokenizer& tokenizer) const;
-  StepLosses forward_backward(const Batch& batch, const StepSchedule& schedule);
+  /// Rows [begin, end) of `batch`; losses and gradients as shares of all of it.
+  StepLosses forward_backward(const Batch& batch, int64_t begin, int64_t end, const StepSchedule& schedule);
+  double grad_norm();        // of all ranks' gradients, which are added up
   Batch peek(int64_t rows);  // of the next step, which will see it again
   double probe();
   size_t checkpoint_bytes() const;  // on disk, without the tokenizer
@@ -73,11 +80,13 @@ class Trainer {
   void sample();
   void check_weights();  // throws Error when they give no finite gradient: such a checkpoint would be of no use
   void save();
+  void write_checkpoint();
   std::vector<std::vector<int64_t>> expert_load() const;
   RunState state();
 
   TrainConfig config_;
   TrainHooks hooks_;
+  Communicator& world_;
   std::unique_ptr<FolderLock> lock_;
   Stream stream_;              // of the CPU
   std::optional<Stream> gpu_;  // where the run computes, if that is not the CPU
@@ -86,6 +95,7 @@ class Trainer {
   Corpus corpus_;
   std::vector<int32_t> byte_lengths_;
   std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<Replicas> replicas_;
   Model model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Model> ema_;
@@ -94,8 +104,8 @@ class Trainer {
   Tensor counts_LE_;             // tokens by router and expert in the current step, where the run computes
   std::vector<int64_t> counts_;  // the same after the step
   RunProgress progress_;
-  std::unique_ptr<MetricsWriter> metrics_;
-  std::unique_ptr<Progress> bar_;
+  std::unique_ptr<MetricsWriter> metrics_;  // of the first rank
+  std::unique_ptr<Progress> bar_;           // likewise
   std::vector<std::string> notes_;
   double started_ = 0;  // steady-clock seconds at the start of this process's training
   double seconds_per_token_ = 0;

@@ -22,6 +22,11 @@ constexpr const char* kModel =
 "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
 "max_position_embeddings": 256, "num_nextn_predict_layers": 1, "initializer_range": 0.05})";
 
+Communicator& alone() {
+  static const std::unique_ptr<Communicator> self = self_communicator();
+  return *self;
+}
+
 /// What a run left in metrics.jsonl.
 struct Log {
   std::vector<StepMetrics> steps;
@@ -73,7 +78,7 @@ class TrainerTest : public testing::Test {
   }
 
   static Log run(const TrainConfig& c, TrainHooks hooks = {}, bool resume = false) {
-    Trainer(c, resume, std::move(hooks)).run();
+    Trainer(c, resume, std::move(hooks), alone()).run();
     return read_log(c.out);
   }
 
@@ -139,7 +144,7 @@ TEST_P(Resume, IsTheSameRun) {
   for (const int stop : {3, 4, 100}) {
     int steps = 0;
     const bool resume = stop > 3;
-    Trainer trainer(make("parts"), resume, {[&] { return ++steps == stop; }, {}});
+    Trainer trainer(make("parts"), resume, {[&] { return ++steps == stop; }, {}}, alone());
     EXPECT_EQ(trainer.run(), stop == 100);
     EXPECT_EQ(trainer.progress().step, stop == 3 ? 3 : stop == 4 ? 7 : 10);
   }
@@ -176,7 +181,7 @@ TEST_F(TrainerTest, CudaTrainsAsTheCpuDoes) {
 TEST_F(TrainerTest, AGpuThatCannotBeUsedIsOneLineAndTheCpu) {
   TrainConfig c = config("fallback");
   c.device = "cuda:1000";
-  Trainer trainer(c, false, {});
+  Trainer trainer(c, false, {}, alone());
   ASSERT_FALSE(trainer.notes().empty());
   EXPECT_NE(trainer.notes().front().find("training on the CPU"), std::string::npos) << trainer.notes().front();
   EXPECT_TRUE(trainer.run());
@@ -365,7 +370,7 @@ TEST_F(TrainerTest, WritesSamplesAndEvaluatesNamedTexts) {
 
 TEST_F(TrainerTest, PlansBeforeItTrains) {
   TrainConfig c = config("run");
-  Trainer trainer(c, false, {});
+  Trainer trainer(c, false, {}, alone());
   const TrainPlan plan = trainer.plan();
   EXPECT_EQ(plan.steps, 10);
   EXPECT_GT(plan.tokens_per_second, 0);
@@ -380,9 +385,9 @@ TEST_F(TrainerTest, PlansBeforeItTrains) {
 
 TEST_F(TrainerTest, ATokenizerOfAnotherConfigurationIsMadeAnew) {
   TrainConfig c = config("run");
-  Trainer(c, false, {}).plan();  // as --dry-run
+  Trainer(c, false, {}, alone()).plan();  // as --dry-run
   const auto written = fs::last_write_time(dir_ / "run/tokenizer/tokenizer.json");
-  Trainer(c, false, {}).plan();
+  Trainer(c, false, {}, alone()).plan();
   EXPECT_EQ(fs::last_write_time(dir_ / "run/tokenizer/tokenizer.json"), written);
   c.vocab_size = 320;
   run(c);
@@ -411,7 +416,7 @@ TEST_F(TrainerTest, ALongerRunCanFollow) {
 
 TEST_F(TrainerTest, RefusesWhatDoesNotFitTogether) {
   const auto refused = [&](const TrainConfig& c, bool resume, const std::string& part) {
-    expect_contains(error_of([&] { Trainer(c, resume, {}); }), part);
+    expect_contains(error_of([&] { Trainer(c, resume, {}, alone()); }), part);
   };
   TrainConfig c = config("run");
   run(c);

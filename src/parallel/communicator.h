@@ -1,0 +1,78 @@
+// Messages between the ranks of a run. Every call begins a transfer and returns; the memory that it was given must stay
+// as it is until the transfer is done. All ranks of a communicator make the same collective calls in the same order.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/tensor.h"
+
+namespace sluice {
+
+/// A transfer under way, and whoever asks for its end.
+class Transfer {
+ public:
+  /// What a communicator knows of it.
+  class State {
+   public:
+    virtual ~State() = default;
+    virtual void wait() = 0;
+  };
+  /// One that is done.
+  Transfer() = default;
+  explicit Transfer(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  /// Returns when the memory may be read and written again. Throws Error with what the transfer met.
+  void wait() const {
+    if (state_) state_->wait();
+  }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+/// A side of all_to_all: where the bytes of each rank begin, and how many they are.
+struct ByteRanges {
+  std::byte* data;
+  std::vector<int64_t> offset, count;  // one of each rank
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// data = the sum over all ranks. f32, f64 and i64 tensors without gaps between rows.
+  virtual Transfer all_reduce(const Tensor& data) = 0;
+  /// On `root`: data = the sum over all ranks; on others `data` is only read. As all_reduce.
+  virtual Transfer reduce(const Tensor& data, int root) = 0;
+  /// data = that of `root`.
+  virtual Transfer broadcast(std::span<std::byte> data, int root) = 0;
+  /// Rank r gets the r-th range of `out` as the range of `in` that is this rank's there.
+  virtual Transfer all_to_all(const ByteRanges& in, const ByteRanges& out) = 0;
+  virtual Transfer send(std::span<const std::byte> data, int to) = 0;
+  virtual Transfer receive(std::span<std::byte> data, int from) = 0;
+
+  /// A communicator of the ranks that name the same `color`, in the order of their ranks here. Waits for all ranks.
+  virtual std::unique_ptr<Communicator> split(int color) = 0;
+};
+
+/// The bytes of a tensor without gaps between rows.
+std::span<std::byte> bytes_of(const Tensor& t);
+
+/// The first rank's value; waits for it.
+int64_t agree(Communicator& ranks, int64_t value);
+
+/// One rank alone: every transfer is done when it returns.
+std::unique_ptr<Communicator> self_communicator();
+
+/// All ranks that mpirun or srun has started. To be called once, on the main thread, which must also destroy it, after
+/// all that came from it. Throws Error where MPI was not built in.
+std::unique_ptr<Communicator> mpi_communicator();
+
+/// After an error of one rank: ends them all. Returns where there are no others.
+void abort_all_ranks(int exit_code);
+
+}  // namespace sluice

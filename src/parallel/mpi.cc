@@ -1,0 +1,230 @@
+// One thread makes all calls of MPI: it begins transfers in the order in which they were asked for and drives them
+// while the program computes.
+#include "parallel/mpi.h"
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace sluice::mpi {
+namespace {
+
+constexpr int64_t kMostBytes = int64_t{1} << 30;  // of one call of MPI, which counts with int
+
+using Requests = std::vector<MPI_Request>;
+
+class Job : public Transfer::State {
+ public:
+  explicit Job(std::function<void(Requests&)> begin) : begin_(std::move(begin)) {}
+  void begin() { begin_(requests_); }
+  bool is_over() {
+    int all = 0;
+    MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &all, MPI_STATUSES_IGNORE);
+    return all;
+  }
+  void end() {
+    is_done_.store(true, std::memory_order_release);
+    is_done_.notify_all();
+  }
+  void wait() override { is_done_.wait(false, std::memory_order_acquire); }
+
+ private:
+  std::function<void(Requests&)> begin_;
+  Requests requests_;
+  std::atomic<bool> is_done_ = false;
+};
+
+/// The thread, and MPI from its beginning to its end.
+class Engine {
+ public:
+  Engine() {
+    int provided = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+    if (provided < MPI_THREAD_SERIALIZED) fail("MPI: expected one that lets another thread call it, found none");
+    thread_ = std::thread([this] { drive(); });
+  }
+  ~Engine() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_ending_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+    // Other ranks wait in transfers that this one will not make: the caller ends them all.
+    if (std::uncaught_exceptions() == 0) MPI_Finalize();
+  }
+  Engine(const Engine&) = delete;
+
+  Transfer post(std::function<void(Requests&)> begin) {
+    auto job = std::make_shared<Job>(std::move(begin));
+    {
+      const std::lock_guard lock(mutex_);
+      posted_.push_back(job);
+    }
+    wake_.notify_one();
+    return Transfer(job);
+  }
+
+ private:
+  void drive() {
+    std::vector<std::shared_ptr<Job>> running;
+    for (int idle = 0; take_posted(running); ++idle) {
+      const auto over = std::partition(running.begin(), running.end(), [](const auto& job) { return !job->is_over(); });
+      if (over != running.end()) idle = 0;
+      std::for_each(over, running.end(), [](const auto& job) { job->end(); });
+      running.erase(over, running.end());
+      // Where ranks share cores, asking all the time would take them from those that compute.
+      constexpr int kYields = 200;
+      if (idle < kYields)
+        std::this_thread::yield();
+      else if (!running.empty())
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+
+  /// Begins what was posted; waits where nothing runs. False at the end.
+  bool take_posted(std::vector<std::shared_ptr<Job>>& running) {
+    std::deque<std::shared_ptr<Job>> jobs;
+    {
+      std::unique_lock lock(mutex_);
+      if (running.empty()) wake_.wait(lock, [&] { return is_ending_ || !posted_.empty(); });
+      if (is_ending_ && posted_.empty()) return false;
+      jobs.swap(posted_);
+    }
+    for (const auto& job : jobs) {
+      job->begin();
+      running.push_back(job);
+    }
+    return true;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::shared_ptr<Job>> posted_;
+  bool is_ending_ = false;
+  std::thread thread_;
+};
+
+MPI_Datatype type_of(DType dtype) {
+  check(dtype == DType::f32 || dtype == DType::f64 || dtype == DType::i64, "communicator: sums of f32, f64 and i64");
+  return dtype == DType::f32 ? MPI_FLOAT : dtype == DType::f64 ? MPI_DOUBLE : MPI_INT64_T;
+}
+
+/// fn(begin, count) for pieces of `bytes`.
+template <class Fn>
+void each_piece(int64_t bytes, Fn&& fn) {
+  for (int64_t begin = 0; begin < bytes; begin += kMostBytes)
+    fn(begin, static_cast<int>(std::min(kMostBytes, bytes - begin)));
+}
+
+class MpiCommunicator : public Communicator {
+ public:
+  MpiCommunicator(std::shared_ptr<Engine> engine, MPI_Comm comm) : engine_(std::move(engine)), comm_(comm) {
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  Transfer all_reduce(const Tensor& data) override {
+    return sum(data, [comm = comm_](void* at, int count, MPI_Datatype type) {
+      MPI_Request request;
+      MPI_Iallreduce(MPI_IN_PLACE, at, count, type, MPI_SUM, comm, &request);
+      return request;
+    });
+  }
+  Transfer reduce(const Tensor& data, int root) override {
+    return sum(data, [comm = comm_, root, is_root = rank_ == root](void* at, int count, MPI_Datatype type) {
+      MPI_Request request;
+      MPI_Ireduce(is_root ? MPI_IN_PLACE : at, is_root ? at : nullptr, count, type, MPI_SUM, root, comm, &request);
+      return request;
+    });
+  }
+  Transfer broadcast(std::span<std::byte> data, int root) override {
+    return engine_->post([comm = comm_, data, root](Requests& requests) {
+      each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
+        MPI_Ibcast(data.data() + begin, count, MPI_BYTE, root, comm, &requests.emplace_back());
+      });
+    });
+  }
+  Transfer all_to_all(const ByteRanges& in, const ByteRanges& out) override {
+    return engine_->post([comm = comm_, in, out](Requests& requests) {
+      for (size_t r = 0; r < in.count.size(); ++r)
+        each_piece(in.count[r], [&](int64_t begin, int count) {
+          MPI_Irecv(in.data + in.offset[r] + begin, count, MPI_BYTE, static_cast<int>(r), kExchange, comm,
+                    &requests.emplace_back());
+        });
+      for (size_t r = 0; r < out.count.size(); ++r)
+        each_piece(out.count[r], [&](int64_t begin, int count) {
+          MPI_Isend(out.data + out.offset[r] + begin, count, MPI_BYTE, static_cast<int>(r), kExchange, comm,
+                    &requests.emplace_back());
+        });
+    });
+  }
+  Transfer send(std::span<const std::byte> data, int to) override {
+    return engine_->post([comm = comm_, data, to](Requests& requests) {
+      each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
+        MPI_Isend(data.data() + begin, count, MPI_BYTE, to, kMessage, comm, &requests.emplace_back());
+      });
+    });
+  }
+  Transfer receive(std::span<std::byte> data, int from) override {
+    return engine_->post([comm = comm_, data, from](Requests& requests) {
+      each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
+        MPI_Irecv(data.data() + begin, count, MPI_BYTE, from, kMessage, comm, &requests.emplace_back());
+      });
+    });
+  }
+  std::unique_ptr<Communicator> split(int color) override {
+    std::unique_ptr<Communicator> part;
+    engine_
+        ->post([&](Requests&) {
+          MPI_Comm comm;
+          MPI_Comm_split(comm_, color, rank_, &comm);
+          part = std::make_unique<MpiCommunicator>(engine_, comm);
+        })
+        .wait();
+    return part;
+  }
+
+ private:
+  static constexpr int kExchange = 1, kMessage = 2;  // tags: each kind finds its own
+
+  template <class Begin>
+  Transfer sum(const Tensor& data, Begin begin_one) {
+    const MPI_Datatype type = type_of(data.dtype);
+    const int64_t size = static_cast<int64_t>(dtype_size(data.dtype));
+    return engine_->post([bytes = bytes_of(data), type, size, begin_one](Requests& requests) {
+      each_piece(static_cast<int64_t>(bytes.size()), [&](int64_t begin, int count) {
+        requests.push_back(begin_one(bytes.data() + begin, static_cast<int>(count / size), type));
+      });
+    });
+  }
+
+  std::shared_ptr<Engine> engine_;
+  MPI_Comm comm_;
+  int rank_ = 0, size_ = 1;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> world() {
+  auto engine = std::make_shared<Engine>();
+  return std::make_unique<MpiCommunicator>(std::move(engine), MPI_COMM_WORLD);
+}
+
+void abort(int exit_code) {
+  int has_begun = 0, has_ended = 0;
+  MPI_Initialized(&has_begun);
+  MPI_Finalized(&has_ended);
+  if (has_begun && !has_ended) MPI_Abort(MPI_COMM_WORLD, exit_code);
+}
+
+}  // namespace sluice::mpi

@@ -1,0 +1,129 @@
+// A run on several ranks is the run on one: losses, expert counts, biases; and a checkpoint of one goes on on others.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "../cli/program.h"
+#include "base/file.h"
+#include "formats/metrics_json.h"
+#include "formats/safetensors.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kSteps = 20;
+
+class EqualTraining : public testing::Test {
+ protected:
+  /// Open MPI's permission to run as root and to have more ranks than cores.
+  static void SetUpTestSuite() {
+    for (const char* name :
+         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
+      setenv(name, "1", 1);
+    setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
+  }
+  EqualTraining() {
+    write_file(dir_ / "text.txt", sample_text(60000));
+    train(1, "tokenizer", {"steps=1"});  // the same for all runs
+    tokenizer_ = dir_ / "tokenizer/tokenizer";
+  }
+
+  /// `sluice WORDS` on so many ranks.
+  Outcome on_ranks(int ranks, const Words& words) const {
+    Launch launch;
+    if (ranks > 1) launch.wrapper = {"mpirun", "-n", std::to_string(ranks)};
+    return sluice(words, launch);
+  }
+  fs::path train(int ranks, const std::string& name, const Words& more) const {
+    Words words{"train",         "--data",          dir_ / "text.txt", "--size",       "tiny",
+                "--out",         dir_ / name,       "vocab_size=300",  "seq_len=32",   "batch_size=8",
+                "micro_batch=2", "warmup_steps=2",  "threads=1",       "eval_every=0", "save_every=10",
+                "keep_last=9",   "bias_speed=1e-3", "lr=1e-3"};
+    if (!tokenizer_.empty()) words.insert(words.end(), {"--tokenizer", tokenizer_, "--steps", std::to_string(kSteps)});
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome o = on_ranks(ranks, words);
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    return dir_ / name;
+  }
+  static std::vector<StepMetrics> steps_of(const fs::path& run) {
+    std::vector<StepMetrics> steps;
+    for (const std::string& line : lines_of(read_file(run / "metrics.jsonl")))
+      if (const MetricsLine m = parse_metrics_line(line, run); std::holds_alternative<StepMetrics>(m))
+        steps.push_back(std::get<StepMetrics>(m));
+    return steps;
+  }
+  static std::vector<float> biases_of(const fs::path& run) {
+    std::vector<float> all;
+    const SafetensorsFolder files(run / "latest");
+    for (const SafetensorsEntry* e : files.entries()) {
+      if (!e->name.ends_with("e_score_correction_bias")) continue;
+      std::vector<float> values = e->read_f32();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  }
+  static void expect_equal(const fs::path& run, const fs::path& one, double tolerance) {
+    const std::vector<StepMetrics> a = steps_of(run), b = steps_of(one);
+    ASSERT_EQ(a.size(), static_cast<size_t>(kSteps)) << run;
+    ASSERT_EQ(b.size(), a.size());
+    for (size_t i = 0; i < a.size(); ++i) {
+      EXPECT_NEAR(a[i].loss_main, b[i].loss_main, tolerance * b[i].loss_main) << run << " step " << i + 1;
+      EXPECT_NEAR(*a[i].loss_mtp, *b[i].loss_mtp, tolerance * *b[i].loss_mtp) << run << " step " << i + 1;
+      EXPECT_EQ(a[i].tokens, b[i].tokens);
+      if (tolerance < 1e-4) {
+        EXPECT_EQ(a[i].expert_load, b[i].expert_load) << run << " step " << i + 1;
+      }
+    }
+    if (tolerance < 1e-4) {
+      EXPECT_EQ(biases_of(run), biases_of(one)) << run;
+    }
+  }
+
+  TempDir dir_;
+  std::string tokenizer_;
+};
+
+TEST_F(EqualTraining, DataAndExpertParallelRunsAreThatOfOneRank) {
+  const fs::path one = train(1, "one", {});
+  EXPECT_FALSE(biases_of(one).empty());
+  expect_equal(train(2, "dp2", {}), one, 1e-5);
+  expect_equal(train(2, "ep2", {"expert_parallel=2"}), one, 1e-5);
+  expect_equal(train(4, "ep4", {"expert_parallel=4", "recompute=true"}), one, 1e-5);
+  expect_equal(train(4, "dp2ep2", {"expert_parallel=2", "ema_decay=0.9"}), one, 1e-5);
+}
+
+TEST_F(EqualTraining, InFp8WithinItsNoise) {
+  const fs::path one = train(1, "one", {"--precision", "fp8"});
+  expect_equal(train(4, "dp2ep2", {"expert_parallel=2", "--precision", "fp8"}), one, 1e-2);
+}
+
+TEST_F(EqualTraining, ACheckpointGoesOnOnOtherRanks) {
+  const fs::path four = train(4, "four", {"expert_parallel=2"});
+  for (const int ranks : {1, 2, 8}) {
+    const fs::path run = dir_ / fmt::format("on{}", ranks);
+    fs::copy(four, run, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    fs::remove_all(run / "step-00000020");
+    const Outcome o = on_ranks(ranks, {"train", "--resume", run, fmt::format("expert_parallel={}", ranks)});
+    ASSERT_EQ(o.exit_code, 0) << o.err;
+    expect_equal(run, four, 1e-5);
+  }
+}
+
+TEST_F(EqualTraining, WhatDoesNotDivideIsOneLine) {
+  const Words words{"train", "--data",    dir_ / "text.txt", "--tokenizer", tokenizer_,
+                    "--out", dir_ / "no", "--steps",         "1",           "threads=1"};
+  const auto refused = [&](int ranks, const Words& more, const char* part) {
+    Words all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    const Outcome o = on_ranks(ranks, all);
+    EXPECT_EQ(o.exit_code, 2) << o.err;
+    EXPECT_NE(o.err.find(part), std::string::npos) << o.err;
+  };
+  refused(2, {"batch_size=3"}, "batch_size: expected a multiple of the 2 ranks, found 3");
+  refused(2, {"expert_parallel=3"}, "expert_parallel: expected a divisor of the 2 ranks");
+  refused(2, {"batch_start=2", "batch_ramp=0.5"}, "batch_start: expected 0 with several ranks");
+  refused(1, {"expert_parallel=2"}, "expert_parallel: expected 2 ranks");
+}
+
+}  // namespace
+}  // namespace sluice

@@ -47,8 +47,9 @@ struct RequestResult {
   double seconds = 0;                            // from submission until its end
 };
 
-/// Receives what a request yields, on the scheduler's thread, which waits: calls return soon and throw nothing. They
-/// may call Scheduler::submit() and cancel().
+/// Receives what a request yields, on the scheduler's thread, which waits: calls return soon. They may call
+/// Scheduler::submit() and cancel(). What prompt() or token() throws ends the text with Finish::failed; finished()
+/// throws nothing.
 class RequestReceiver {
  public:
   virtual ~RequestReceiver() = default;

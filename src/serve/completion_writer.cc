@@ -59,11 +59,13 @@ bool CompletionWriter::token(size_t index, const GeneratedToken& token, std::str
 }
 
 void CompletionWriter::finished(size_t index, const RequestResult& result, std::string& out) {
-  begin(index);
+  const bool is_complete =
+      result.finish != Finish::failed && result.finish != Finish::cancelled && result.finish != Finish::expired;
+  usage_.add(result, index % options_.texts_per_prompt == 0);
+  if (is_complete) begin(index);
   Text& t = texts_[index];
   const bool cut_off = result.finish == Finish::max_tokens || result.finish == Finish::context_full;
   t.finish_reason = cut_off ? "length" : "stop";
-  usage_.add(result, index % options_.texts_per_prompt == 0);
   put(index, t.stream.finish(), out, t.finish_reason.c_str());
 }
 

@@ -102,15 +102,15 @@ void Exchange::end_text(size_t index, const RequestResult& result) {
         ApiError(503, "unavailable_error",
                  fmt::format("the text was not complete within {} minutes", kMostTextTime.count()), "", "timeout");
   if (cut && !failure_) failure_ = ApiError(503, "unavailable_error", "the server is shutting down");
+  std::string out;
+  const bool is_written = guard([&] { setup_.writer->finished(index, result, out); });
   const bool cut_off = result.finish == Finish::max_tokens || result.finish == Finish::context_full;
   setup_.metrics->finished(result,
-                           failed                 ? EndReason::error
+                           failed || !is_written  ? EndReason::error
                            : gone_ || cut || late ? EndReason::abort
                            : cut_off              ? EndReason::length
                                                   : EndReason::stop,
                            setup_.max_tokens);
-  std::string out;
-  setup_.writer->finished(index, result, out);
   if (failure_) {
     cancel();
   } else {
@@ -119,17 +119,33 @@ void Exchange::end_text(size_t index, const RequestResult& result) {
   if (--remaining_ == 0) complete();
 }
 
+/// Calls `write`. False where it throws: the client is told why, unless something else has failed before. A writer's
+/// exception must not keep the other texts, or the end of the response, from being counted.
+template <class F>
+bool Exchange::guard(F&& write) {
+  try {
+    write();
+    return true;
+  } catch (const Error& e) {
+    if (!failure_) failure_ = invalid_param(e.what());
+  } catch (const std::exception& e) {
+    if (!failure_) failure_ = ApiError(500, "server_error", e.what());
+  }
+  return false;
+}
+
 void Exchange::complete() {
   over_ = true;
-  // Before the client knows, so that what it asks next finds it counted.
-  setup_.done(gone_ ? kClientGone : failure_ ? failure_->status : setup_.head.status, setup_.writer->usage());
   std::string out;
   if (!failure_) {
-    setup_.writer->end(out);
-    if (!setup_.stream) out = setup_.writer->body();
-  } else {
-    out = setup_.stream ? "data: " + error_body(*failure_) + "\n\n" + kDoneEvent : error_body(*failure_);
+    guard([&] {
+      setup_.writer->end(out);
+      if (!setup_.stream) out = setup_.writer->body();
+    });
   }
+  if (failure_) out = setup_.stream ? "data: " + error_body(*failure_) + "\n\n" + kDoneEvent : error_body(*failure_);
+  // Before the client knows, so that what it asks next finds it counted.
+  setup_.done(gone_ ? kClientGone : failure_ ? failure_->status : setup_.head.status, setup_.writer->usage());
   if (!begun_ && (failure_ || !setup_.stream)) {
     HttpResponse whole = failure_ ? error_response(*failure_) : setup_.head;
     whole.headers = setup_.head.headers;

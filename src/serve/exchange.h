@@ -50,6 +50,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   bool add_token(size_t index, const GeneratedToken& token);
   void end_text(size_t index, const RequestResult& result);
   void fail_rest(const ApiError& error, size_t num_missing);
+  template <class F>
+  bool guard(F&& write);
   void complete();
   void begin();
   bool send(const std::string& text);

@@ -44,6 +44,18 @@ TEST(Logprobs, AResponseHasSoMany) {
   EXPECT_THROW(write(too_long, kMostTokens + 1), Error);
 }
 
+/// A text that did not come about needs no room for its prompt.
+TEST(Logprobs, TextsThatFailHaveNone) {
+  CompletionWriter writer(tokenizer(), {{'x'}, {'y'}}, {{"id", "model", 0, false, false}, {}, 1, true, true});
+  EXPECT_THROW(write(writer, kMostTokens + 1), Error);
+  std::string out;
+  for (const Finish finish : {Finish::failed, Finish::cancelled, Finish::expired}) {
+    RequestResult result;
+    result.finish = finish;
+    EXPECT_NO_THROW(writer.finished(1, result, out));
+  }
+}
+
 TEST(Logprobs, AStreamHasAnyNumber) {
   ChatWriter chat = chat_writer(true);
   EXPECT_GT(write(chat, kMostTokens + 1), kMostLogprobs);

@@ -151,9 +151,9 @@ uint32_t StackDfa::intern(Node node) {
 }
 
 void StackDfa::clear() {
-  nodes_.clear();
-  steps_.clear();
-  index_.clear();
+  nodes_ = std::vector<Node>();  // not clear(), nor = {}: these keep the memory
+  steps_ = std::vector<Step>();
+  index_ = decltype(index_)();
   size_ = work_ = 0;
   intern({});
 }

@@ -68,7 +68,7 @@ class StackDfa {
   size_t bytes() const { return size_; }
   /// Whether it has taken so much memory that it should be emptied.
   bool is_full() const { return size_ > kMaxBytes; }
-  /// Forgets all nodes.
+  /// Forgets all nodes and gives their memory back.
   void clear();
 
  private:

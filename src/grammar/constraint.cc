@@ -20,12 +20,28 @@ struct TokenGrammar::Impl {
         end_ids(std::move(ends)),
         masks(grammar->automaton(), *trie, grammar->where()) {}
 
+  /// What use(masks) returns. Their memory is bounded and counted afterwards, also where it throws.
+  template <class F>
+  auto with_masks(F&& use) {
+    const std::lock_guard lock(mutex);
+    struct Counted {
+      Impl& impl;
+      ~Counted() {
+        impl.masks.trim();
+        impl.mask_bytes = impl.masks.bytes();
+      }
+    } counted{*this};
+    return use(masks);
+  }
+
   const std::shared_ptr<const Grammar> grammar;
   const std::shared_ptr<const TokenTrie> trie;
   const std::vector<int32_t> end_ids;
-  std::mutex mutex;  // of masks
+  std::atomic<size_t> mask_bytes = 0;  // for those who do not wait for the masks
+
+ private:
+  std::mutex mutex;
   TokenMasks masks;
-  std::atomic<size_t> mask_bytes = 0;  // of masks, for those who do not wait for it
 };
 
 TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie,
@@ -46,8 +62,7 @@ size_t TokenGrammar::bytes() const { return impl_->grammar->automaton().bytes() 
 int32_t TokenGrammar::vocab_size() const { return impl_->trie->vocab_size(); }
 
 Constraint::Constraint(std::shared_ptr<TokenGrammar> grammar) : grammar_(std::move(grammar)) {
-  const std::lock_guard lock(grammar_->impl_->mutex);
-  state_ = std::make_shared<const State>(State{grammar_->impl_->masks.start()});
+  state_ = std::make_shared<const State>(State{grammar_->impl_->with_masks([](TokenMasks& m) { return m.start(); })});
 }
 
 void Constraint::allowed(std::span<uint64_t> mask) const {
@@ -55,11 +70,7 @@ void Constraint::allowed(std::span<uint64_t> mask) const {
   check(mask.size() * 64 >= static_cast<size_t>(g.trie->vocab_size()), "allowed: expected a bit for every token");
   std::fill(mask.begin(), mask.end(), 0);
   if (state_->ended) return;
-  {
-    const std::lock_guard lock(g.mutex);
-    g.masks.add_allowed(*state_, mask);
-    g.mask_bytes = g.masks.bytes();
-  }
+  g.with_masks([&](TokenMasks& masks) { masks.add_allowed(*state_, mask); });
   for (const int32_t id : g.end_ids) {  // as text it is not allowed even where the vocabulary has it as such
     const uint64_t bit = uint64_t{1} << (id % 64);
     uint64_t& word = mask[static_cast<size_t>(id) / 64];
@@ -74,8 +85,7 @@ bool Constraint::accept(int32_t id) {
   State next;
   next.ended = is_end;
   if (!is_end) {
-    const std::lock_guard lock(g.mutex);
-    next = State{g.masks.after(*state_, id)};
+    next = State{g.with_masks([&](TokenMasks& masks) { return masks.after(*state_, id); })};
     if (next.stacks.empty() && !next.can_end) return false;
   }
   state_ = std::make_shared<const State>(std::move(next));

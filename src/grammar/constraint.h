@@ -13,7 +13,7 @@ namespace sluice {
 
 /// A grammar over the tokens of one vocabulary, with what has been computed for it: shared by all requests of the same
 /// grammar, since the masks that one request has met are there for the next. May be used by several threads at once
-/// (it locks itself). Memory is bounded, at about 24 MiB, and 32 more while a mask is made.
+/// (it locks itself). What it keeps is bounded, at about 24 MiB, and 32 more while a mask is made.
 class TokenGrammar {
  public:
   /// `end_ids`: tokens that end a text, allowed exactly where the grammar is at an end; at least one. Throws Error when

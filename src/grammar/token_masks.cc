@@ -73,13 +73,15 @@ struct TokenMasks::Reader {
 TokenMasks::TokenMasks(const Automaton& net, const TokenTrie& trie, std::string where)
     : net_(net), trie_(trie), dfa_(net, std::move(where)), path_(trie.max_depth() + 1) {}
 
-/// Of each call. Makes room for what it may add.
+void TokenMasks::trim() {
+  if (!dfa_.is_full() && entry_bytes_ <= kMaxEntryBytes) return;
+  entries_.clear();
+  entry_bytes_ = 0;
+  dfa_.clear();
+}
+
+/// Of each call.
 void TokenMasks::begin() {
-  if (dfa_.is_full() || entry_bytes_ > kMaxEntryBytes) {
-    entries_.clear();
-    entry_bytes_ = 0;
-    dfa_.clear();
-  }
   dfa_.begin_work();
   ++calls_;
 }

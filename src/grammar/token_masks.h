@@ -37,6 +37,9 @@ class TokenMasks {
   /// What the token leads to: nothing where it is not allowed.
   Position after(const Position& position, int32_t id);
 
+  /// Forgets what is kept where it is too much, at some 16 MiB. To be called after each of the above, which may add
+  /// 32 MB, also where they throw.
+  void trim();
   /// Memory for what is kept, about.
   size_t bytes() const { return dfa_.bytes() + entry_bytes_; }
 

@@ -1,6 +1,7 @@
 #include "engine/prefix_cache.h"
 
 #include <algorithm>
+#include <new>
 
 namespace sluice {
 namespace {
@@ -30,16 +31,21 @@ int32_t PrefixCache::child(int32_t page, const PageIds& ids) const {
   return found == children.end() ? kRoot : found->second;
 }
 
-/// Takes over the caller's reference to the page.
+/// Takes over the caller's reference to the page; where it throws, nothing has changed.
 void PrefixCache::add(int32_t parent, const PageIds& ids, int32_t page) {
-  if (parent != kRoot) leaves_.erase({node(parent).used, parent});
   Node& n = node(page);
-  n.parent = parent;
   n.place = node(parent).children.emplace(ids, page).first;
+  try {
+    leaves_.emplace(time_ + 1, page);
+  } catch (...) {
+    node(parent).children.erase(n.place);
+    throw;
+  }
+  n.used = ++time_;
+  if (parent != kRoot) leaves_.erase({node(parent).used, parent});
+  n.parent = parent;
   n.key = node(parent).key.then(ids);
   n.is_from_store = false;
-  n.used = ++time_;
-  leaves_.emplace(n.used, page);
   cache_.mark_cached(page);
 }
 
@@ -112,8 +118,13 @@ void PrefixCache::take_read(bool wait) {
     reading_.erase(l.key);
     int64_t pages = 0;
     const int32_t parent = last_page(l.ids, pages);
-    if (l.ok && pages + 1 == full_pages(l.ids)) {
-      add(parent, page_ids(l.ids, pages), l.page);
+    bool is_kept = l.ok && pages + 1 == full_pages(l.ids);
+    try {
+      if (is_kept) add(parent, page_ids(l.ids, pages), l.page);
+    } catch (const std::bad_alloc&) {  // the rest must be taken nevertheless
+      is_kept = false;
+    }
+    if (is_kept) {
       node(l.page).is_from_store = true;
     } else {  // it is broken, or was computed meanwhile, or what comes before it is not there
       cache_.release(l.page);

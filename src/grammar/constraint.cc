@@ -57,7 +57,9 @@ TokenGrammar::TokenGrammar(std::shared_ptr<const Grammar> grammar, std::shared_p
 
 TokenGrammar::~TokenGrammar() = default;
 
-size_t TokenGrammar::bytes() const { return impl_->grammar->automaton().bytes() + impl_->mask_bytes; }
+size_t TokenGrammar::grammar_bytes() const { return impl_->grammar->automaton().bytes(); }
+
+size_t TokenGrammar::bytes() const { return grammar_bytes() + impl_->mask_bytes; }
 
 int32_t TokenGrammar::vocab_size() const { return impl_->trie->vocab_size(); }
 

@@ -25,6 +25,8 @@ class TokenGrammar {
   TokenGrammar& operator=(const TokenGrammar&) = delete;
 
   int32_t vocab_size() const;
+  /// Memory of the grammar alone, about, which stays the same.
+  size_t grammar_bytes() const;
   /// Memory of the grammar and of what has been computed for it, about.
   size_t bytes() const;
 

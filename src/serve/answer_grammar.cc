@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "serve/api_error.h"
@@ -11,6 +12,8 @@ namespace {
 
 /// Of all functions of a request together, a second: two threads do this for all requests.
 constexpr size_t kMostCallWork = 8 * kMaxGrammarWork;
+/// Of these grammars, which the request holds while its texts are written, without their masks.
+constexpr size_t kMostCallBytes = size_t{16} << 20;
 constexpr size_t kMostEntries = 1024;
 
 constexpr const char* kThinkEnd = "</think>";
@@ -108,7 +111,9 @@ class CallGrammars {
     const std::string text = json_text(*schema);
     try {
       if (work_ > kMostCallWork) fail("tools: the schemas together are too intricate");
-      return get("schema " + text, GrammarPart::json(text));
+      const std::shared_ptr<TokenGrammar> grammar = get("schema " + text, GrammarPart::json(text));
+      hold(grammar);
+      return grammar;
     } catch (const Error&) {
       if (strict) throw;
       return any_object();
@@ -135,6 +140,15 @@ class CallGrammars {
 
  private:
   GrammarPart token(const char* text) const { return GrammarPart::token(need_token(model_, text, "tool_choice")); }
+
+  void hold(const std::shared_ptr<TokenGrammar>& grammar) {
+    if (held_.contains(grammar)) return;
+    if (bytes_ + grammar->grammar_bytes() > kMostCallBytes)
+      fail("tools: the schemas together are too large: {} MiB once compiled are possible", kMostCallBytes >> 20);
+    held_.insert(grammar);
+    bytes_ += grammar->grammar_bytes();
+  }
+
   std::shared_ptr<TokenGrammar> any_object() { return get("any", GrammarPart::json_object()); }
 
   std::shared_ptr<TokenGrammar> get(const std::string& key, GrammarPart json) {
@@ -150,6 +164,8 @@ class CallGrammars {
   const ServedModel& model_;
   GrammarCache& cache_;
   size_t work_ = 0;  // of compiling all of them
+  std::set<std::shared_ptr<TokenGrammar>> held_;
+  size_t bytes_ = 0;  // of these
 };
 
 ConstraintMaker under(std::shared_ptr<TokenGrammar> grammar) {

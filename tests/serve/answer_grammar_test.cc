@@ -116,6 +116,23 @@ TEST_F(AnswerGrammar, TheWorkOfARequestIsBounded) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
 }
 
+TEST_F(AnswerGrammar, TheMemoryOfARequestIsBounded) {
+  const auto tools = [](int count, bool strict, bool same) {
+    std::string list;
+    for (int i = 0; i < count; ++i)
+      list += (i ? "," : "") +
+              tool(fmt::format("f{}", i),
+                   fmt::format(R"({{"properties":{{"a":{{"type":"string","maxLength":{}}}}}}})", 9000 + (same ? 0 : i)),
+                   strict);
+    return required(list);
+  };
+  EXPECT_EQ(refusal(tools(30, true, false)),
+            "tools: the schemas together are too large: 16 MiB once compiled are possible");
+  EXPECT_EQ(refusal(tools(30, true, true)), "");
+  const auto c = constraint(tools(30, false, false));
+  EXPECT_EQ(follow(*c, std::string("f29\n```json\n{\"x\":1}") + kEnd), "");
+}
+
 TEST_F(AnswerGrammar, GrammarsAreKeptUpToANumberOfBytes) {
   const auto get = [&](GrammarCache& cache, int length) {
     size_t work = 0;

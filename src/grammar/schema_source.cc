@@ -13,9 +13,11 @@ namespace {
 
 constexpr size_t kMaxSchemaBytes = size_t{256} << 10;
 constexpr size_t kMaxPath = 200;
+constexpr size_t kMaxName = 60;        // in a path
 constexpr int kMaxReferences = 32;     // one after the other
 constexpr size_t kValueWork = 16;      // of copying or comparing a value, in the steps of kMaxCompileWork
 constexpr size_t kBytesPerValue = 64;  // of strings and names, which count too
+constexpr size_t kValuesPerName = 2;   // of a reference
 constexpr size_t kMaxMembers = 1000;   // of one list or object: what is ordered is searched one by one
 constexpr size_t kMaxNesting = 200;    // merging nests what was written
 constexpr size_t kMaxAlternatives = 256;
@@ -60,9 +62,10 @@ bool is_object(const OrderedJson& schema, const char* key) { return schema.is_ob
 OrderedJson all_of(const OrderedJson& a, const OrderedJson& b) { return {{"allOf", OrderedJson::array({a, b})}}; }
 
 std::string readable(std::string_view key) {
-  std::string text = OrderedJson(key).dump(-1, ' ', true, OrderedJson::error_handler_t::replace);
+  std::string text =
+      OrderedJson(key.substr(0, 2 * kMaxName)).dump(-1, ' ', true, OrderedJson::error_handler_t::replace);
   text = text.substr(1, text.size() - 2);
-  return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+  return text.size() > kMaxName ? text.substr(0, kMaxName - 3) + "..." : text;
 }
 
 /// Values in `value`, itself included; long texts count as several.
@@ -137,6 +140,7 @@ const OrderedJson& SchemaSource::target(const OrderedJson& reference, std::strin
     refuse(schema_path(path, "$ref"), "expected \"#/...\" of this schema, found \"{}\"", readable(text));
   };
   if (!text.starts_with('#') || (text.size() > 1 && text[1] != '/')) unknown();
+  charge(text.size() / kBytesPerValue, path);
   const OrderedJson* at = &root_;
   std::string new_path;
   for (size_t i = 1; i < text.size();) {
@@ -147,6 +151,7 @@ const OrderedJson& SchemaSource::target(const OrderedJson& reference, std::strin
       key += !escaped ? text[j] : text[j + 1] == '0' ? '~' : '/';
       if (escaped) ++j;
     }
+    charge(kValuesPerName, path);
     charge_search(1, at->size(), path);
     const bool is_index = at->is_array() && !key.empty() && key.size() < 6 &&
                           std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });

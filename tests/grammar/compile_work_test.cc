@@ -63,6 +63,16 @@ TEST(CompileWork, ChainsOfReferencesAmongManyDefinitions) {
   EXPECT_LT(seconds_to_compile(references(definitions + R"(,"c30":{"type":"null"})", 9000, "c0")), 1);
 }
 
+TEST(CompileWork, LongReferencesThatAreFollowedOften) {
+  const std::string name(100'000, 'x');
+  const auto all_of = [](const char* of) {
+    return R"({"allOf":[)" + list(300, [&](int) { return fmt::format(R"({{"$ref":"#/$defs/{}"}})", of); }) + "]}";
+  };
+  EXPECT_LT(seconds_to_compile(R"({"$ref":"#/$defs/c","$defs":{"a":{"$ref":"#/$defs/)" + name + R"("},"b":)" +
+                               all_of("a") + R"(,"c":)" + all_of("b") + ",\"" + name + R"(":{"type":"null"}}})"),
+            1);
+}
+
 TEST(CompileWork, ManyRequiredNames) {
   const auto names = list(1000, [](int i) { return fmt::format("\"k{}\"", i); });
   const std::string schema =

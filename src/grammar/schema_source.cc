@@ -209,7 +209,7 @@ OrderedJson SchemaSource::expand(const OrderedJson& schema, const std::string& p
 void SchemaSource::charge(const OrderedJson& schema, const std::string& path) { charge(num_values(schema), path); }
 
 void SchemaSource::charge(size_t values, const std::string& path) {
-  work_ += kValueWork * values;
+  work_ = std::min(work_ + kValueWork * values, kMaxCompileWork + 1);
   if (work_ > kMaxCompileWork)
     refuse(path, "too large, or too many references to be merged with what stands beside them");
 }

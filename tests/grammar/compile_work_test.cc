@@ -22,12 +22,14 @@ std::string list(int count, F&& member) {
 double seconds_to_compile(const std::string& schema) {
   const auto begin = std::chrono::steady_clock::now();
   std::string outcome = "compiled";
+  size_t work = 0;
   try {
-    const Grammar grammar(GrammarPart::json(schema), "schema");
+    const Grammar grammar(GrammarPart::json(schema), "schema", &work);
   } catch (const Error& e) {
     outcome = std::string(e.what()).substr(0, 100);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  EXPECT_LE(work, kMaxGrammarWork);
   std::cout << seconds << " s, " << schema.size() << " bytes: " << outcome << "\n";
   return seconds;
 }
@@ -70,6 +72,13 @@ TEST(CompileWork, LongReferencesThatAreFollowedOften) {
   };
   EXPECT_LT(seconds_to_compile(R"({"$ref":"#/$defs/c","$defs":{"a":{"$ref":"#/$defs/)" + name + R"("},"b":)" +
                                all_of("a") + R"(,"c":)" + all_of("b") + ",\"" + name + R"(":{"type":"null"}}})"),
+            1);
+}
+
+TEST(CompileWork, ManyValuesMerged) {
+  const std::string lists = list(77, [](int) { return "[" + list(1000, [](int) { return std::string("1"); }) + "]"; });
+  EXPECT_LT(seconds_to_compile(R"({"$defs":{"a":{"const":[)" + lists + R"(]}},"allOf":[)" +
+                               list(9, [](int) { return std::string(R"({"$ref":"#/$defs/a"})"); }) + "]}"),
             1);
 }
 

@@ -9,20 +9,19 @@ namespace {
 
 using Kind = AnswerEvent::Kind;
 
-OrderedJson logprob_entry(const Tokenizer& tokenizer, const TokenLogprob& t) {
+/// The members of an entry, as text: a response has very many of these, and the scheduler waits for it.
+std::string logprob_members(const Tokenizer& tokenizer, const TokenLogprob& t) {
   const std::string_view bytes = tokenizer.token_bytes(t.id);
-  OrderedJson numbers = OrderedJson::array();
-  for (const char c : bytes) numbers.push_back(static_cast<uint8_t>(c));
-  return {{"token", shown_token(bytes)}, {"logprob", finite_logprob(t.logprob)}, {"bytes", std::move(numbers)}};
+  const std::vector<uint8_t> numbers(bytes.begin(), bytes.end());
+  return fmt::format(R"("token":{},"logprob":{},"bytes":[{}])", json_text(shown_token(bytes)),
+                     json_text(finite_logprob(t.logprob)), fmt::join(numbers, ","));
 }
 
-/// A token with its alternatives.
-OrderedJson token_entry(const Tokenizer& tokenizer, const TokenLogprobs& t) {
-  OrderedJson entry = logprob_entry(tokenizer, t.token);
-  OrderedJson top = OrderedJson::array();
-  for (const TokenLogprob& other : t.top) top.push_back(logprob_entry(tokenizer, other));
-  entry["top_logprobs"] = std::move(top);
-  return entry;
+/// Adds a token with its alternatives.
+void add_token_entry(std::string& out, const Tokenizer& tokenizer, const TokenLogprobs& t) {
+  out += '{' + logprob_members(tokenizer, t.token) + R"(,"top_logprobs":[)";
+  for (size_t i = 0; i < t.top.size(); ++i) out += (i > 0 ? ",{" : "{") + logprob_members(tokenizer, t.top[i]) + '}';
+  out += "]}";
 }
 
 /// `logprobs` as text.
@@ -111,7 +110,6 @@ void ChatWriter::note_logprobs(Answer& a, const TokenLogprobs& t) {
   (section == Kind::content ? a.logprobs.content : a.logprobs.reasoning).push_back(t);
 }
 
-/// As text: as JSON values they would take a hundred times the memory.
 std::string ChatWriter::take_logprobs(Answer& a) {
   if (!options_.logprobs) return "null";
   const Logprobs l = std::exchange(a.logprobs, {});
@@ -126,7 +124,7 @@ std::string ChatWriter::list_of(const std::vector<TokenLogprobs>& tokens) const 
   std::string out = "[";
   for (const TokenLogprobs& t : tokens) {
     if (out.size() > 1) out += ',';
-    out += json_text(token_entry(tokenizer_, t));
+    add_token_entry(out, tokenizer_, t);
   }
   return out + "]";
 }

@@ -7,8 +7,9 @@
 
 namespace sluice {
 
-/// Of all texts of a request, alternatives included: some tens of MB, or 100 MB as JSON. A stream sends what it has.
-constexpr size_t kMostLogprobs = 1'000'000;
+/// Of all texts of a request, alternatives included: 15 MB as JSON, for which the scheduler waits some 0.15 s. A stream
+/// sends what it has.
+constexpr size_t kMostLogprobs = 200'000;
 
 /// Adds `more` to `kept`. Throws Error when these are too many, which ends the text.
 inline void count_logprobs(size_t& kept, const TokenLogprobs& more) {

@@ -43,9 +43,10 @@ void CompletionWriter::begin(size_t index) {
   if (options_.logprobs && !ids.empty()) note(t, ids[0], nullptr);
 }
 
-void CompletionWriter::prompt(size_t index, std::span<const TokenLogprobs> logprobs) {
+void CompletionWriter::prompt(size_t index, std::span<const TokenLogprobs> logprobs, std::string& out) {
   begin(index);
   for (const TokenLogprobs& l : logprobs) note(texts_[index], l.token.id, &l);
+  if (options_.head.stream) out += frame_.event(choice_text(index, nullptr), "null");
 }
 
 bool CompletionWriter::token(size_t index, const GeneratedToken& token, std::string& out) {

@@ -24,7 +24,7 @@ class CompletionWriter final : public ResponseWriter {
   CompletionWriter(const Tokenizer& tokenizer, std::vector<std::vector<int32_t>> prompts,
                    CompletionWriterOptions options);
 
-  void prompt(size_t index, std::span<const TokenLogprobs> logprobs) override;
+  void prompt(size_t index, std::span<const TokenLogprobs> logprobs, std::string& out) override;
   bool token(size_t index, const GeneratedToken& token, std::string& out) override;
   void finished(size_t index, const RequestResult& result, std::string& out) override;
   void end(std::string& out) override;

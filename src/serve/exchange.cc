@@ -76,8 +76,11 @@ void Exchange::fail_rest(const ApiError& error, size_t num_missing) {
 }
 
 void Exchange::add_prompt(size_t index, std::span<const TokenLogprobs> logprobs) {
+  if (gone_) return;
   const std::lock_guard lock(mutex_);
-  setup_.writer->prompt(index, logprobs);
+  std::string out;
+  setup_.writer->prompt(index, logprobs, out);
+  send(out);
 }
 
 bool Exchange::add_token(size_t index, const GeneratedToken& token) {

@@ -34,8 +34,8 @@ struct ResponseHead {
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;
-  /// Log probabilities of the prompt of text `index`.
-  virtual void prompt(size_t /*index*/, std::span<const TokenLogprobs> /*logprobs*/) {}
+  /// Log probabilities of the prompt of text `index`, or the next of them.
+  virtual void prompt(size_t /*index*/, std::span<const TokenLogprobs> /*logprobs*/, std::string& /*out*/) {}
   /// The next token of text `index`. False when the text ends here: a stop string, or enough calls.
   virtual bool token(size_t index, const GeneratedToken& token, std::string& out) = 0;
   /// Text `index` is complete.

@@ -63,5 +63,31 @@ TEST(Logprobs, AStreamHasAnyNumber) {
   EXPECT_GT(write(completion, kMostTokens + 1), kMostLogprobs);
 }
 
+/// Also of a prompt, which comes in parts.
+TEST(Logprobs, AStreamSendsThoseOfThePromptAsTheyCome) {
+  const std::vector<int32_t> ids(kMostLogprobs + 100, 'x');
+  const auto writer = [&](bool stream) {
+    return CompletionWriter(tokenizer(), {ids}, {{"id", "model", 0, stream, false}, {}, 1, true, true});
+  };
+  const std::vector<TokenLogprobs> part(1000, {{'x', -0.5f}, {}});
+  CompletionWriter streaming = writer(true), whole = writer(false);
+  std::string out;
+  size_t sent = 0;
+  for (size_t i = 0; i < ids.size() / part.size(); ++i) {
+    streaming.prompt(0, part, out);
+    const Json choice = Json::parse(std::exchange(out, {}).substr(6))["choices"][0];
+    EXPECT_EQ(choice["text"].get<std::string>().size(), i == 0 ? ids.size() : 0);
+    EXPECT_EQ(choice["logprobs"]["text_offset"].back(), sent + part.size() - (i > 0));
+    sent += choice["logprobs"]["tokens"].size();
+  }
+  EXPECT_EQ(sent, 1 + ids.size() / part.size() * part.size());
+  EXPECT_THROW(
+      {
+        for (size_t i = 0; i < ids.size() / part.size(); ++i) whole.prompt(0, part, out);
+      },
+      Error);
+  EXPECT_EQ(out, "");
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -102,9 +102,8 @@ void cut_tail(float* p, int64_t n, const SamplingRule& rule) {
     cut_share(p, n, static_cast<double>(rule.top_p));
   }
   if (rule.min_p == 0) return;
-  const float least = rule.min_p * *std::max_element(p, p + n);
   for (int64_t i = 0; i < n; ++i)
-    if (p[i] < least) p[i] = 0;
+    if (p[i] < rule.min_p) p[i] = 0;
 }
 
 }  // namespace sluice::cpu

@@ -42,7 +42,8 @@ void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t li
 
 /// The id i that arrives first, at E_i / p_i, where p is what sampling_distribution makes of logits (1, V), and E_i =
 /// -log(1 - u_i) with the i-th uniform() of `noise`; of equal ones the lower; 0 where nothing is allowed. Cheaper than
-/// to make p: most winners of a race of all ids are among those that the cuts leave, and are the winners there too.
+/// to make p: without top_k, most winners of a race of all ids are among those that the cuts leave, and are the winners
+/// there too.
 /// `work` (1, V) f32 is overwritten. In the host's memory, on the caller's thread.
 int32_t draw(Stream& s, Tensor work, const Tensor& logits, int64_t limit, const SamplingRule& rule,
              const SamplingState& state, const Rng& noise);

@@ -234,9 +234,9 @@ void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, c
   HWY_DYNAMIC_DISPATCH(scale)(p, limit, static_cast<float>(1.0 / HWY_DYNAMIC_DISPATCH(total)(p, limit)));
 }
 
-/// Whether the cuts leave id, which is possible; false where that is dear to tell.
+/// Whether the cuts other than top_k leave id, which is possible.
 bool is_left(const float* p, int64_t n, int64_t id, const SamplingRule& rule) {
-  if (rule.top_k > 0 || p[id] < rule.min_p) return false;
+  if (p[id] < rule.min_p) return false;
   return rule.top_p == 1 || HWY_DYNAMIC_DISPATCH(sum_before)(p, n, id) <
                                 static_cast<double>(rule.top_p) * HWY_DYNAMIC_DISPATCH(total)(p, n);
 }
@@ -280,12 +280,12 @@ int32_t draw(Stream&, Tensor work, const Tensor& logits, int64_t limit, const Sa
     return static_cast<int32_t>(best < limit ? best : 0);  // a row of NaN has no largest element
   }
   soften(p, x, limit, most, rule);
-  int64_t first = HWY_DYNAMIC_DISPATCH(race)(p, limit, noise);
-  if (!is_left(p, limit, first, rule)) {
-    cut_tail(p, limit, rule);
-    first = HWY_DYNAMIC_DISPATCH(race)(p, limit, noise);
+  if (rule.top_k == 0) {  // whether an id is among the k is as dear to tell as to find them all
+    const int64_t first = HWY_DYNAMIC_DISPATCH(race)(p, limit, noise);
+    if (is_left(p, limit, first, rule)) return static_cast<int32_t>(first);
   }
-  return static_cast<int32_t>(first);
+  cut_tail(p, limit, rule);
+  return static_cast<int32_t>(HWY_DYNAMIC_DISPATCH(race)(p, limit, noise));
 }
 
 void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {

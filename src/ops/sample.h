@@ -1,5 +1,6 @@
 // From logits to the distribution a token is drawn from.  T rows, V vocabulary; logits, p (T, V) f32, packed.
 // Ids from `limit` on have no token (a vocabulary padded beyond its tokenizer) and get probability 0.
+// A row that has NaN, of a model that is broken, yields some id below `limit`, and a distribution that may have NaN.
 #pragma once
 #include "base/rng.h"
 #include "base/stream.h"

@@ -345,6 +345,25 @@ TEST(Draw, OfEqualProbabilitiesTheLowerAreLeft) {
   }
 }
 
+/// Whatever it is, it is an id.
+TEST(Draw, OfNaN) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  for (const int64_t V : {1, 2, 19, 1000})
+    for (const int64_t every : {1, 2, 7}) {
+      std::vector<float> logits = random_logits(V, 1), p(logits.size());
+      for (size_t i = 0; i < logits.size(); i += static_cast<size_t>(every)) logits[i] = kNaN;
+      const int64_t limit = std::max<int64_t>(1, V - 1);
+      for (const SamplingRule& rule : rules()) {
+        const int32_t id = draw_one(logits, limit, rule, {}, Rng(1));
+        EXPECT_TRUE(id >= 0 && id < limit) << id;
+        sampling_distribution(stream(1), one_row(p), one_row(logits), limit, rule);
+        int32_t best = -1;
+        argmax(stream(1), Tensor(&best, DType::i32, {1}), one_row(logits), limit);
+        EXPECT_TRUE(best >= 0 && best < limit) << best;
+      }
+    }
+}
+
 TEST(Draw, NothingAllowed) {
   State state;
   state.allowed.assign(2, 0);

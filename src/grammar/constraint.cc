@@ -96,6 +96,4 @@ bool Constraint::accept(int32_t id) {
 
 bool Constraint::can_end() const { return state_->can_end; }
 
-bool Constraint::ended() const { return state_->ended; }
-
 }  // namespace sluice

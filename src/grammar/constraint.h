@@ -37,15 +37,15 @@ class TokenGrammar {
 };
 
 /// Where one text is in its grammar. A value: copying it is a few hundred bytes, and a copy goes its own way. There are
-/// no dead ends: until ended(), at least one token is allowed, and any text of allowed tokens can be completed. One
-/// thread at a time; different ones at once are fine.
+/// no dead ends: until an end token was accepted, at least one token is allowed, and any text of allowed tokens can be
+/// completed. One thread at a time; different ones at once are fine.
 class Constraint {
  public:
   /// At the beginning of the text.
   explicit Constraint(std::shared_ptr<TokenGrammar> grammar);
 
   /// Bit id % 64 of word id / 64 becomes 1 for tokens that may come next, 0 for all others and beyond the vocabulary.
-  /// `mask` has at least vocab_size() bits; words beyond are cleared. After ended() all are 0.
+  /// `mask` has at least vocab_size() bits; words beyond are cleared. After an end token all are 0.
   void allowed(std::span<uint64_t> mask) const;
 
   /// The next token of the text. False, and nothing changes, where it is not allowed (any id may be asked).
@@ -53,8 +53,6 @@ class Constraint {
 
   /// Whether the text may end here: the end tokens are allowed exactly then.
   bool can_end() const;
-  /// Whether an end token was accepted.
-  bool ended() const;
 
  private:
   struct State;

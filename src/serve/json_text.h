@@ -14,9 +14,6 @@ inline std::string json_text(const OrderedJson& value) {
   return value.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
-/// One event of a stream.
-inline std::string json_event(const OrderedJson& value) { return "data: " + json_text(value) + "\n\n"; }
-
 inline constexpr const char* kDoneEvent = "data: [DONE]\n\n";
 
 }  // namespace sluice

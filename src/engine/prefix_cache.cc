@@ -97,7 +97,7 @@ std::optional<PrefixKey> PrefixCache::begin_reading(std::span<const int32_t> ids
   int64_t pages = 0;
   const int32_t begin = last_page(ids, pages);
   PrefixKey key = node(begin).key;
-  if (begin != kRoot) touch(begin);  // not to be evicted for what follows it
+  if (begin != kRoot) touch(begin), cache_.retain(begin);  // not to be evicted for what follows it
   std::optional<PrefixKey> last;
   for (; pages < full_pages(ids); ++pages) {
     key = key.then(page_ids(ids, pages));
@@ -108,6 +108,7 @@ std::optional<PrefixKey> PrefixCache::begin_reading(std::span<const int32_t> ids
     }
     last = key;
   }
+  if (begin != kRoot) cache_.release(begin);
   return last;
 }
 

@@ -221,6 +221,28 @@ TEST(PrefixFingerprint, DiffersBetweenModels) {
   EXPECT_NE(base, of(m));
 }
 
+/// Where there is no room for all of a prompt, its beginning stays.
+TEST(PrefixCache, DoesNotEvictABeginningForWhatFollowsIt) {
+  TestFolder folder;
+  KvCache cache(kLayers, kWidth, 4);
+  PrefixStore store(folder.path(), 1, kRoom, cache, kLayers - 1);
+  const auto ids = ids_of(1, 6);
+  fill(cache, 0, 1);
+  for (int64_t n = 1; n <= 6; ++n) {
+    const auto beginning = std::span(ids).first(static_cast<size_t>(n * kPageTokens));
+    store.save(key_of(beginning), beginning, 0);
+  }
+  store.flush();
+  PrefixCache prefixes(cache, &store);
+  std::vector<int32_t> pages = {cache.acquire(), cache.acquire()};
+  prefixes.insert(std::span(ids).first(2 * kPageTokens), pages);
+  for (const int32_t page : pages) cache.release(page);
+  EXPECT_EQ(prefixes.begin_reading(ids), key_of(std::span(ids).first(4 * kPageTokens)));
+  while (prefixes.is_reading()) prefixes.take_read(true);
+  EXPECT_EQ(prefixes.length(ids).pages, 4);
+  EXPECT_EQ(cache.idle_pages(), 4);
+}
+
 /// Serves `all` with a new engine that has a disk cache; returns its statistics.
 SchedulerStats serve(const TestFolder& folder, const Model& model, std::vector<Asked>& all) {
   Engine engine(stream(2), model, {512, 2048, 0});

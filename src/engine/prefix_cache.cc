@@ -98,12 +98,13 @@ std::optional<PrefixKey> PrefixCache::begin_reading(std::span<const int32_t> ids
   const int32_t begin = last_page(ids, pages);
   PrefixKey key = node(begin).key;
   if (begin != kRoot) touch(begin), cache_.retain(begin);  // not to be evicted for what follows it
+  const auto prompt = std::make_shared<const std::vector<int32_t>>(ids.begin(), ids.end());
   std::optional<PrefixKey> last;
   for (; pages < full_pages(ids); ++pages) {
     key = key.then(page_ids(ids, pages));
     if (!reading_.contains(key)) {
       if (!store_->contains(key) || (cache_.free_pages() == 0 && !evict())) break;
-      store_->load_later(key, ids.first(static_cast<size_t>((pages + 1) * kPageTokens)), cache_.acquire());
+      store_->load_later(key, prompt, static_cast<size_t>((pages + 1) * kPageTokens), cache_.acquire());
       reading_.insert(key);
     }
     last = key;

@@ -175,9 +175,11 @@ bool PrefixStore::load(const PrefixKey& key, std::span<const int32_t> ids, int32
   return ok;
 }
 
-void PrefixStore::load_later(const PrefixKey& key, std::span<const int32_t> ids, int32_t page) {
+void PrefixStore::load_later(const PrefixKey& key, std::shared_ptr<const std::vector<int32_t>> prompt, size_t tokens,
+                             int32_t page) {
+  const std::span<const int32_t> ids = std::span(*prompt).first(tokens);
   const std::lock_guard lock(mutex_);
-  to_load_.push_back({key, {ids.begin(), ids.end()}, page, false});
+  to_load_.push_back({key, std::move(prompt), ids, page, false});
   changed_.notify_all();
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -47,11 +48,14 @@ class PrefixStore {
   /// file is gone, when it is not what it should be; `page` may be overwritten then. Throws nothing.
   bool load(const PrefixKey& key, std::span<const int32_t> ids, int32_t page);
 
-  /// The same on a thread of its own, one after the other: `page` is the store's until take_loaded() gives it back.
-  void load_later(const PrefixKey& key, std::span<const int32_t> ids, int32_t page);
+  /// The same on a thread of its own, one after the other, of the first `tokens` of `prompt`, which is shared by all
+  /// pages of it: `page` is the store's until take_loaded() gives it back.
+  void load_later(const PrefixKey& key, std::shared_ptr<const std::vector<int32_t>> prompt, size_t tokens,
+                  int32_t page);
   struct Loaded {
     PrefixKey key;
-    std::vector<int32_t> ids;
+    std::shared_ptr<const std::vector<int32_t>> prompt;
+    std::span<const int32_t> ids;  // the beginning of it
     int32_t page = 0;
     bool ok = false;
   };

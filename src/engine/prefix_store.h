@@ -45,7 +45,8 @@ class PrefixStore {
   bool contains(const PrefixKey& key) const;
 
   /// Reads the rows of the last page of the tokens `ids`, whose key is `key`, into `page` of the cache. False, and the
-  /// file is gone, when it is not what it should be; `page` may be overwritten then. Throws nothing.
+  /// file is gone, when it is not what it should be; `page` may be overwritten then. Throws
+  /// std::bad_alloc alone.
   bool load(const PrefixKey& key, std::span<const int32_t> ids, int32_t page);
 
   /// The same on a thread of its own, one after the other, of the first `tokens` of `prompt`, which is shared by all

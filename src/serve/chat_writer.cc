@@ -24,13 +24,6 @@ void add_token_entry(std::string& out, const Tokenizer& tokenizer, const TokenLo
   out += "]}";
 }
 
-/// `logprobs` as text.
-std::string choice_text(size_t index, const char* key, const OrderedJson& what, const std::string& logprobs,
-                        const char* finish_reason) {
-  return fmt::format(R"({{"index":{},"{}":{},"logprobs":{},"finish_reason":{}}})", index, key, json_text(what),
-                     logprobs, finish_reason ? json_text(finish_reason) : "null");
-}
-
 OrderedJson function_of(const std::string& name, const std::string& arguments) {
   return {{"name", name}, {"arguments", arguments}};
 }
@@ -133,8 +126,8 @@ std::string ChatWriter::list_of(const std::vector<TokenLogprobs>& tokens) const 
 void ChatWriter::put(size_t index, const OrderedJson& delta, std::string& out, const char* finish_reason) {
   Answer& a = answers_[index];
   if (!std::exchange(a.begun, true))
-    out += frame_.event(choice_text(index, "delta", {{"role", "assistant"}, {"content", ""}}, "null", nullptr), "null");
-  out += frame_.event(choice_text(index, "delta", delta, take_logprobs(a), finish_reason), "null");
+    out += frame_.event(choice_text(index, "delta", R"({"role":"assistant","content":""})", "null", nullptr), "null");
+  out += frame_.event(choice_text(index, "delta", json_text(delta), take_logprobs(a), finish_reason), "null");
 }
 
 void ChatWriter::end(std::string& out) {
@@ -158,7 +151,7 @@ std::string ChatWriter::body() {
   for (size_t i = 0; i < answers_.size(); ++i) {
     Answer& a = answers_[i];
     if (i > 0) choices += ',';
-    choices += choice_text(i, "message", message(a), take_logprobs(a), a.finish_reason.c_str());
+    choices += choice_text(i, "message", json_text(message(a)), take_logprobs(a), a.finish_reason.c_str());
   }
   return frame_.response(choices, json_text(usage_.json()));
 }

@@ -46,7 +46,7 @@ void CompletionWriter::begin(size_t index) {
 void CompletionWriter::prompt(size_t index, std::span<const TokenLogprobs> logprobs, std::string& out) {
   begin(index);
   for (const TokenLogprobs& l : logprobs) note(texts_[index], l.token.id, &l);
-  if (options_.head.stream) out += frame_.event(choice_text(index, nullptr), "null");
+  if (options_.head.stream) out += frame_.event(take_choice(index, nullptr), "null");
 }
 
 bool CompletionWriter::token(size_t index, const GeneratedToken& token, std::string& out) {
@@ -81,14 +81,13 @@ void CompletionWriter::put(size_t index, const std::string& piece, std::string& 
   Text& t = texts_[index];
   t.text += piece;
   if (!options_.head.stream || (t.text.empty() && !finish_reason)) return;
-  out += frame_.event(choice_text(index, finish_reason), "null");
+  out += frame_.event(take_choice(index, finish_reason), "null");
 }
 
-std::string CompletionWriter::choice_text(size_t index, const char* finish_reason) {
+/// What is kept of a text.
+std::string CompletionWriter::take_choice(size_t index, const char* finish_reason) {
   Text& t = texts_[index];
-  return fmt::format(R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}})", index,
-                     json_text(std::exchange(t.text, {})), take_logprobs(t),
-                     finish_reason ? json_text(finish_reason) : "null");
+  return choice_text(index, "text", json_text(std::exchange(t.text, {})), take_logprobs(t), finish_reason);
 }
 
 /// As text: as JSON values they would take a hundred times the memory.
@@ -122,7 +121,7 @@ std::string CompletionWriter::body() {
   std::string choices;
   for (size_t i = 0; i < texts_.size(); ++i) {
     if (i > 0) choices += ',';
-    choices += choice_text(i, texts_[i].finish_reason.c_str());
+    choices += take_choice(i, texts_[i].finish_reason.c_str());
   }
   return frame_.response(choices, json_text(usage_.json()));
 }

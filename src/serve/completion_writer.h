@@ -52,7 +52,7 @@ class CompletionWriter final : public ResponseWriter {
   void note(Text& text, int32_t id, const TokenLogprobs* logprobs);
   void put(size_t index, const std::string& piece, std::string& out, const char* finish_reason = nullptr);
   std::string take_logprobs(Text& text);
-  std::string choice_text(size_t index, const char* finish_reason);
+  std::string take_choice(size_t index, const char* finish_reason);
 
   const Tokenizer& tokenizer_;
   const std::vector<std::vector<int32_t>> prompts_;

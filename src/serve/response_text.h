@@ -1,11 +1,20 @@
 // The frame of responses and events, put together as text: what is in it may be large, and events are many.
 #pragma once
+#include <fmt/format.h>
+
 #include <string>
 
 #include "serve/json_text.h"
 #include "serve/response_writer.h"
 
 namespace sluice {
+
+/// One of the `choices` of a response. `value` and `logprobs`: as JSON; `finish_reason`: or null.
+inline std::string choice_text(size_t index, const char* key, const std::string& value, const std::string& logprobs,
+                               const char* finish_reason) {
+  return fmt::format(R"({{"index":{},"{}":{},"logprobs":{},"finish_reason":{}}})", index, key, value, logprobs,
+                     finish_reason ? json_text(finish_reason) : "null");
+}
 
 class ResponseText {
  public:

@@ -221,19 +221,24 @@ std::shared_ptr<TokenGrammar> GrammarCache::get(const std::string& key, const Se
   return result(entry, work);
 }
 
-/// Grammars grow while they are used.
+size_t GrammarCache::Entry::bytes() const {
+  return sizeof(Entry) + key.size() + error.size() + (grammar ? grammar->bytes() : 0);
+}
+
+/// Keeps as many of the latest as there is room for: grammars grow while they are used.
 void GrammarCache::trim() {
-  while (recent_.size() > kMostEntries || (recent_.size() > 1 && locked_bytes() > most_bytes_)) recent_.pop_back();
+  size_t bytes = 0, count = 0;
+  const auto end = std::find_if(recent_.begin(), recent_.end(), [&](const Entry& e) {
+    bytes += e.bytes();
+    return ++count > kMostEntries || (count > 1 && bytes > most_bytes_);
+  });
+  recent_.erase(end, recent_.end());
 }
 
 size_t GrammarCache::bytes() const {
   const std::lock_guard lock(mutex_);
-  return locked_bytes();
-}
-
-size_t GrammarCache::locked_bytes() const {
   size_t bytes = 0;
-  for (const Entry& e : recent_) bytes += sizeof e + e.key.size() + (e.grammar ? e.grammar->bytes() : 0);
+  for (const Entry& e : recent_) bytes += e.bytes();
   return bytes;
 }
 

@@ -19,9 +19,9 @@ class GrammarCache {
   /// Keeps at most so many bytes, besides the grammar used last.
   explicit GrammarCache(size_t most_bytes = size_t{128} << 20) : most_bytes_(most_bytes) {}
 
-  /// The grammar of `part`, which ends with one of the tokens `end_ids`; compiled unless it is there under `key`, which
-  /// must name part, trie and end_ids completely. `work` grows by what compiling it took, also where it was there.
-  /// Throws Error as Grammar does, which names `where`.
+  /// The grammar of `part`, which ends with one of the model's stop ids; compiled unless it is there under `key`, which
+  /// must name the part completely: the model is always the same. `work` grows by what compiling it took, also where it
+  /// was there. Throws Error as Grammar does, which names `where`.
   std::shared_ptr<TokenGrammar> get(const std::string& key, const ServedModel& model, const GrammarPart& part,
                                     const std::string& where, size_t& work);
 
@@ -34,11 +34,12 @@ class GrammarCache {
     std::shared_ptr<TokenGrammar> grammar;  // or none: it is not possible
     std::string error;
     size_t work = 0;
+
+    size_t bytes() const;
   };
   using Entries = std::list<Entry>;
 
   static std::shared_ptr<TokenGrammar> result(const Entry& entry, size_t& work);
-  size_t locked_bytes() const;
   void trim();
 
   const size_t most_bytes_;

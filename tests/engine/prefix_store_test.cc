@@ -278,19 +278,26 @@ TEST(PrefixStore, ASchedulerFindsPrefixesOfTheOneBefore) {
   EXPECT_EQ(serve(folder, random_model(stream(1), small_model().config, 1, Precision::f32, 7), all).cache_hit, 0);
 }
 
-/// A disk that takes long to answer: a pipe in place of a file.
+/// A disk that takes long to answer: a pipe in place of a file. Who opens it waits until it is closed, or it is gone:
+/// nobody waits for ever.
 class SlowDisk {
  public:
   SlowDisk(const fs::path& file, int milliseconds) {
     fs::remove(file);
     EXPECT_EQ(mkfifo(file.c_str(), 0600), 0);
-    thread_ = std::thread([this, file, milliseconds] {
+    const int pipe = open(file.c_str(), O_RDWR | O_CLOEXEC);
+    EXPECT_GE(pipe, 0);
+    thread_ = std::thread([this, file, pipe, milliseconds] {
       for (int i = 0; i < milliseconds / 10 && !answers; ++i) usleep(10'000);
       answers = true;
-      close(open(file.c_str(), O_WRONLY));
+      fs::remove(file);
+      close(pipe);
     });
   }
-  ~SlowDisk() { thread_.join(); }
+  ~SlowDisk() {
+    answers = true;
+    thread_.join();
+  }
 
   std::atomic<bool> answers = false;
 
@@ -313,7 +320,7 @@ TEST(PrefixStore, OtherTextsDoNotWaitForTheDisk) {
   SchedulerOptions options;
   options.cache_folder = folder.path();
   Scheduler scheduler(engine, options);
-  SlowDisk disk(folder.files().at(0), 10'000);
+  SlowDisk disk(folder.files().at(0), 60'000);
   for (Asked& a : all) submit(scheduler, a);
   while (!all[1].recorder->result && scheduler.step()) {
   }

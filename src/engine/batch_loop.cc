@@ -69,7 +69,7 @@ bool BatchLoop::step() {
     const auto start = Text::Clock::now();
     admit();
     plan();
-    if (parts_.empty()) {  // nobody else waits while the disk is waited for
+    if (parts_.empty()) {  // no text runs that would wait for the disk too; one that comes meanwhile does
       if (!prefixes_.is_reading()) return false;
       prefixes_.take_read(true);
       return true;

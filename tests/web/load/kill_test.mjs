@@ -38,28 +38,19 @@ function ask(url, body) {
 }
 
 /// Every third file is no longer what was written: cut off, empty, or changed in a byte.
-function tear_files(random) {
+function tear_files() {
   const files = cache_files().filter((_, i) => i % 3 === 0);
   for (const [i, file] of files.entries()) {
     const { size } = statSync(file);
     if (i % 2 === 0) {
-      truncateSync(file, i % 4 === 0 ? Math.floor(random() * size) : 0);
+      truncateSync(file, i % 4 === 0 ? Math.floor(Math.random() * size) : 0);
     } else {
       const bytes = readFileSync(file);
-      bytes[Math.floor(random() * size)] ^= 16;
+      bytes[Math.floor(Math.random() * size)] ^= 16;
       writeFileSync(file, bytes);
     }
   }
   return files.length;
-}
-
-/// xorshift: a run that fails is a run that can be had again.
-function numbers_from(seed) {
-  let x = seed;
-  return () => {
-    x ^= x << 13, x ^= x >>> 17, x ^= x << 5;
-    return (x >>> 0) / 2 ** 32;
-  };
 }
 
 /// Milliseconds that all answers take with an empty cache; it is empty again then.
@@ -73,8 +64,6 @@ async function time_to_answer(t, bodies) {
 }
 
 test("SIGKILL while the disk cache is written, and torn files", async (t) => {
-  const seed = 1 + (Date.now() % 1_000_000), random = numbers_from(seed);
-  t.diagnostic(`seed ${seed}`);
   const bodies = [...Array(24)].map((_, i) => ({
     prompt: text.slice(3000 * i, 3000 * i + 2000), seed: i, temperature: 0.8, top_p: 1, max_tokens: 4 }));
   const expected = bodies.map((body) => generated_text(SLUICE, model, body, kThreads));
@@ -83,7 +72,7 @@ test("SIGKILL while the disk cache is written, and torn files", async (t) => {
   for (let round = 0; round < Number(KILLS); ++round) {
     const server = await start(t);
     const answers = bodies.map((body) => ask(server.url, body).catch(() => null));
-    await sleep(random() * longest);
+    await sleep(Math.random() * longest);
     assert.deepEqual(await server.stop("SIGKILL"), { code: null, signal: "SIGKILL" }, server.log());
     for (const [i, got] of (await Promise.all(answers)).entries()) {
       if (!got) continue;
@@ -92,7 +81,7 @@ test("SIGKILL while the disk cache is written, and torn files", async (t) => {
       cached += got.usage.prompt_cache_hit_tokens;
     }
     written = Math.max(written, cache_files().length);
-    if (round % 4 === 3) torn += tear_files(random);
+    if (round % 4 === 3) torn += tear_files();
     if (round % 8 === 7) for (const file of cache_files()) rmSync(file);  // there is something to write again
   }
   t.diagnostic(`${KILLS} kills: ${answered} answers with ${cached} cached tokens, up to ${written} files, ${torn} torn`);

@@ -113,7 +113,7 @@ TEST_F(AnswerGrammar, TheWorkOfARequestIsBounded) {
     EXPECT_EQ(follow(*c, "f0\n```json\n{\"a\":\"b"), "b");
     EXPECT_EQ(follow(*constraint(tools(false)), std::string("f99\n```json\n{\"a\":\"b\"}") + kEnd), "");
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
 }
 
 TEST_F(AnswerGrammar, TheMemoryOfARequestIsBounded) {

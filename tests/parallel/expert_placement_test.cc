@@ -178,6 +178,8 @@ TEST(ExpertPlacement, FirstOfEqualsComesFirst) {
   const Loads load{1, 1, 1, 1};
   EXPECT_EQ(place_experts(load, {.replicas = 6, .gpus = 2}).physical_to_logical, (Ints{2, 0, 0, 3, 1, 1}));
   EXPECT_EQ(place_experts(load, {.replicas = 4, .gpus = 2}).physical_to_logical, (Ints{0, 2, 1, 3}));
+  const ExpertPlacement many = place_experts(Loads(64, 5), {.replicas = 64, .gpus = 4});
+  for (int32_t i = 0; i < 64; ++i) EXPECT_EQ(many.physical_to_logical[static_cast<size_t>(i)], i % 16 * 4 + i / 16);
   for_random_cases([](const Case& c, const ExpertPlacement& p) {
     EXPECT_EQ(place_experts(c.load, c.shape).physical_to_logical, p.physical_to_logical);
   });

@@ -32,35 +32,13 @@ BatchLoop::BatchLoop(Engine& engine, const SchedulerOptions& options)
       options_(options),
       store_(open_store(engine, options)),
       prefixes_(engine.cache(), store_.get()),
-      pace_(options.prompt_seconds, options.prompt_tokens) {
+      pace_(options.prompt_seconds, options.prompt_tokens),
+      experts_(engine.model()) {
   stats_.finished.resize(static_cast<size_t>(Finish::failed) + 1);
-  prepare_expert_load();
-  engine_.observe_routing([this](const Tensor& choice, const Matrix& router) { count_experts(choice, router); });
+  engine_.observe_routing([this](const Tensor& choice, const Matrix& router) { experts_.add(choice, router); });
 }
 
 BatchLoop::~BatchLoop() { engine_.observe_routing({}); }
-
-void BatchLoop::prepare_expert_load() {
-  const ModelWeights& w = engine_.model().weights;
-  const auto add = [&](const BlockWeights& block, int64_t layer) {
-    if (!block.is_moe) return;
-    layer_of_router_[block.moe.router.data] = expert_load_.size();
-    expert_load_.push_back({layer, std::vector<int64_t>(block.moe.gate.size())});
-  };
-  for (size_t l = 0; l < w.layers.size(); ++l) add(w.layers[l], static_cast<int64_t>(l));
-  if (!w.mtp.empty()) add(w.mtp.front().block, static_cast<int64_t>(w.layers.size()));
-}
-
-void BatchLoop::count_experts(const Tensor& choice_TK, const Matrix& router) {
-  const std::lock_guard lock(expert_mutex_);
-  std::vector<int64_t>& counts = expert_load_[layer_of_router_.at(router.data)].tokens;
-  for (int64_t i = 0; i < choice_TK.size(); ++i) ++counts[static_cast<size_t>(choice_TK.ptr<int32_t>()[i])];
-}
-
-std::vector<ExpertLoad> BatchLoop::expert_load() const {
-  const std::lock_guard lock(expert_mutex_);
-  return expert_load_;
-}
 
 void BatchLoop::add(std::unique_ptr<Text> text) { queue_.push(std::move(text)); }
 

@@ -3,12 +3,11 @@
 #pragma once
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "engine/draft_switch.h"
+#include "engine/expert_counter.h"
 #include "engine/fair_queue.h"
 #include "engine/prefix_cache.h"
 #include "engine/prompt_pace.h"
@@ -44,7 +43,7 @@ class BatchLoop {
   /// Of now, without expert_load.
   const SchedulerStats& stats();
   /// How often experts were chosen. Any thread.
-  std::vector<ExpertLoad> expert_load() const;
+  std::vector<ExpertLoad> expert_load() const { return experts_.load(); }
   int64_t waiting() const { return queue_.size() + static_cast<int64_t>(preempted_.size()); }
 
  private:
@@ -83,8 +82,6 @@ class BatchLoop {
   void fail_all(const char* error);
   void remove_ended();
   void finish(Text& text);
-  void count_experts(const Tensor& choice_TK, const Matrix& router);
-  void prepare_expert_load();
 
   Engine& engine_;
   const SchedulerOptions options_;
@@ -99,9 +96,7 @@ class BatchLoop {
   DraftSwitch draft_switch_;
   SchedulerStats stats_;
   uint64_t joins_ = 0;
-  std::unordered_map<const void*, size_t> layer_of_router_;  // place in expert_load_
-  mutable std::mutex expert_mutex_;                          // guards what follows
-  std::vector<ExpertLoad> expert_load_;
+  ExpertCounter experts_;
 };
 
 }  // namespace sluice

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/expert_counter.h"
 #include "engine/request.h"
 
 namespace sluice {
@@ -46,12 +47,6 @@ struct Submission {
   Submitted status = Submitted::accepted;
   uint64_t id = 0;      // for cancel(); from 1
   std::string message;  // one line, where not accepted
-};
-
-/// How often the experts of a layer were chosen.
-struct ExpertLoad {
-  int64_t layer = 0;            // index of the block; num_hidden_layers: of the MTP module
-  std::vector<int64_t> tokens;  // per expert
 };
 
 /// Counters count from the beginning.

@@ -1,9 +1,10 @@
-// Reads arbitrary bytes as config.json, generation_config.json and a line of JSONL. What is accepted must survive being
-// written and read again.
+// Reads arbitrary bytes as config.json, generation_config.json, a line of JSONL and a load of experts. What is accepted
+// of the first two must survive being written and read again.
 #include <cstdint>
 #include <string_view>
 
 #include "base/error.h"
+#include "formats/expert_load_json.h"
 #include "formats/hf_config.h"
 #include "formats/json_lines.h"
 
@@ -31,5 +32,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (!(sluice::parse_hf_generation(sluice::write_hf_generation(g), "g") == g)) __builtin_trap();
   });
   accept_errors([&] { sluice::parse_json_record(text, "f", 1); });
+  accept_errors([&] {
+    const sluice::ModelLoad load = sluice::parse_model_load(text, "f");
+    if (load.groups < 1 || load.layers.empty()) __builtin_trap();
+    for (const sluice::LayerLoad& layer : load.layers)
+      if (layer.tokens.empty()) __builtin_trap();
+  });
   return 0;
 }

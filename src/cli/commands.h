@@ -17,6 +17,7 @@ void add_chat_command(CLI::App& app);
 void add_serve_command(CLI::App& app);
 void add_score_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
+void add_balance_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 
 }  // namespace sluice

@@ -1,0 +1,34 @@
+// Running a schedule without a model: when each action begins and ends, given what actions and messages take.
+#pragma once
+#include <functional>
+
+#include "parallel/timeline.h"
+
+namespace sluice {
+
+/// Seconds of each kind of action.
+struct StepSeconds {
+  double F, B, Bi, W, FB;
+  double of(Step step) const;
+};
+
+struct Costs {
+  std::function<double(int rank, const Action&)> seconds;  // of an action on a rank
+  // From the end of an action to the arrival of its output or gradient at another rank; nothing within a rank. Messages
+  // run beside actions and do not delay each other.
+  double forward_message = 0, backward_message = 0;
+};
+
+/// The same on all ranks, messages free.
+Costs uniform_costs(const StepSeconds& seconds);
+
+/// Every rank runs its list in order; an action begins when the one before it has ended and what it needs has arrived:
+/// F the output of the stage before, B and Bi the gradient of the stage behind (at the last stage: their own F), W its
+/// Bi, FB both. Throws Error naming rank and action where a rank would wait for ever.
+Timeline simulate(const Pipeline& pipeline, const std::vector<std::vector<Action>>& lists, const Costs& costs);
+
+/// The most micro-batches whose activations a rank holds at a time, in chunks: from the begin of F to the end of B or W
+/// (what Bi leaves for W counts as a whole).
+int peak_activations(const std::vector<Action>& list);
+
+}  // namespace sluice

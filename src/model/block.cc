@@ -32,27 +32,38 @@ void block_forward(Stream& s, Arena& a, Tensor h2_TD, const Tensor& h0_TD, const
     ffn_forward(s, a, h2_TD, k.x1_TD, w.dense, k.dense, ctx.recompute);
 }
 
-void block_backward(Stream& s, Arena& a, Tensor dh0_TD, const Tensor& dh2_TD, const BlockWeights& w,
-                    const BlockWeights& grad, BlockSaved& k, const PassContext& ctx) {
-  const size_t mark = a.mark();
-  const Tensor dx1_TD = like(a, dh2_TD), dh1_TD = like(a, dh2_TD), dx0_TD = like(a, dh2_TD);
+void block_backward_input(Stream& s, Arena& a, Tensor dh0_TD, const Tensor& dh2_TD, const BlockWeights& w,
+                          BlockSaved& k, const PassContext& ctx) {
+  const Tensor dh1_TD = like(a, dh2_TD);
+  k.dx1_TD = like(a, dh2_TD);
+  k.dx0_TD = like(a, dh2_TD);
   if (w.is_moe)
-    moe_backward_input(s, a, dx1_TD, dh2_TD, w.moe, k.moe, ctx);
+    moe_backward_input(s, a, k.dx1_TD, dh2_TD, w.moe, k.moe, ctx);
   else
-    ffn_backward_input(s, a, dx1_TD, dh2_TD, w.dense, k.dense);
-  rmsnorm_backward_input(s, dh1_TD, dx1_TD, k.h1_TD, w.ffn_norm.tensor(), k.r1_T);
+    ffn_backward_input(s, a, k.dx1_TD, dh2_TD, w.dense, k.dense);
+  rmsnorm_backward_input(s, dh1_TD, k.dx1_TD, k.h1_TD, w.ffn_norm.tensor(), k.r1_T);
   add(s, dh1_TD, dh1_TD, dh2_TD);
-  mla_backward_input(s, a, dx0_TD, dh1_TD, w.mla, k.mla, ctx);
-  rmsnorm_backward_input(s, dh0_TD, dx0_TD, k.h0_TD, w.attn_norm.tensor(), k.r0_T);
+  mla_backward_input(s, a, k.dx0_TD, dh1_TD, w.mla, k.mla, ctx);
+  rmsnorm_backward_input(s, dh0_TD, k.dx0_TD, k.h0_TD, w.attn_norm.tensor(), k.r0_T);
   add(s, dh0_TD, dh0_TD, dh1_TD);
+}
 
+void block_backward_weight(Stream& s, const BlockWeights& w, const BlockWeights& grad, const BlockSaved& k,
+                           const PassContext& ctx) {
   if (w.is_moe)
     moe_backward_weight(s, grad.moe, w.moe, k.moe, ctx);
   else
     ffn_backward_weight(s, grad.dense, w.dense, k.dense);
   mla_backward_weight(s, grad.mla, w.mla, k.mla);
-  rmsnorm_backward_weight(s, grad.ffn_norm.tensor(), dx1_TD, k.h1_TD, k.r1_T);
-  rmsnorm_backward_weight(s, grad.attn_norm.tensor(), dx0_TD, k.h0_TD, k.r0_T);
+  rmsnorm_backward_weight(s, grad.ffn_norm.tensor(), k.dx1_TD, k.h1_TD, k.r1_T);
+  rmsnorm_backward_weight(s, grad.attn_norm.tensor(), k.dx0_TD, k.h0_TD, k.r0_T);
+}
+
+void block_backward(Stream& s, Arena& a, Tensor dh0_TD, const Tensor& dh2_TD, const BlockWeights& w,
+                    const BlockWeights& grad, BlockSaved& k, const PassContext& ctx) {
+  const size_t mark = a.mark();
+  block_backward_input(s, a, dh0_TD, dh2_TD, w, k, ctx);
+  block_backward_weight(s, w, grad, k, ctx);
   a.release(mark);
 }
 

@@ -54,9 +54,10 @@ BlockWeights block_shapes(const HfConfig& c, int64_t layer) {
 class Lister {
  public:
   std::vector<Param> list;
+  int64_t layer = -1;
 
   void add(const std::string& name, Matrix& m, ParamKind kind = ParamKind::linear) {
-    if (m) list.push_back({name, &m, kind});
+    if (m) list.push_back({name, &m, kind, layer});
   }
   void ffn(const std::string& prefix, FfnWeights& w) {
     add(prefix + "gate_proj.weight", w.gate);
@@ -97,11 +98,16 @@ class Lister {
 std::vector<Param> parameters(ModelWeights& w) {
   Lister l;
   l.add("model.embed_tokens.weight", w.embed, ParamKind::embedding);
-  for (size_t i = 0; i < w.layers.size(); ++i) l.block(fmt::format("model.layers.{}.", i), w.layers[i]);
+  for (size_t i = 0; i < w.layers.size(); ++i) {
+    l.layer = static_cast<int64_t>(i);
+    l.block(fmt::format("model.layers.{}.", i), w.layers[i]);
+  }
+  l.layer = -1;
   l.add("model.norm.weight", w.norm, ParamKind::norm);
   l.add("lm_head.weight", w.head, ParamKind::head);
   for (size_t i = 0; i < w.mtp.size(); ++i) {
-    const std::string prefix = fmt::format("model.layers.{}.", w.layers.size() + i);
+    l.layer = static_cast<int64_t>(w.layers.size() + i);
+    const std::string prefix = fmt::format("model.layers.{}.", l.layer);
     l.add(prefix + "enorm.weight", w.mtp[i].enorm, ParamKind::norm);
     l.add(prefix + "hnorm.weight", w.mtp[i].hnorm, ParamKind::norm);
     l.add(prefix + "eh_proj.weight", w.mtp[i].eh_proj, ParamKind::eh_proj);

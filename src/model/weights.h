@@ -58,6 +58,7 @@ struct Param {
   std::string name;  // in released checkpoints, e.g. "model.layers.3.mlp.experts.7.up_proj.weight"
   Matrix* matrix;
   ParamKind kind;
+  int64_t layer = -1;   // of blocks: which; MTP modules follow the layers
   int64_t expert = -1;  // of routed experts: which
 };
 

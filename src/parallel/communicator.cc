@@ -19,8 +19,8 @@ class SelfCommunicator : public Communicator {
     std::memcpy(in.data + in.offset[0], out.data + out.offset[0], static_cast<size_t>(out.count[0]));
     return {};
   }
-  Transfer send(std::span<const std::byte>, int) override { fail_alone(); }
-  Transfer receive(std::span<std::byte>, int) override { fail_alone(); }
+  Transfer send(std::span<const std::byte>, int, int) override { fail_alone(); }
+  Transfer receive(std::span<std::byte>, int, int) override { fail_alone(); }
   std::unique_ptr<Communicator> split(int) override { return self_communicator(); }
 
  private:

@@ -19,6 +19,7 @@ class Transfer {
    public:
     virtual ~State() = default;
     virtual void wait() = 0;
+    virtual bool is_done() const = 0;
   };
   /// One that is done.
   Transfer() = default;
@@ -27,6 +28,7 @@ class Transfer {
   void wait() const {
     if (state_) state_->wait();
   }
+  bool is_done() const { return !state_ || state_->is_done(); }
 
  private:
   std::shared_ptr<State> state_;
@@ -52,8 +54,9 @@ class Communicator {
   virtual Transfer broadcast(std::span<std::byte> data, int root) = 0;
   /// Rank r gets the r-th range of `out` as the range of `in` that is this rank's there.
   virtual Transfer all_to_all(const ByteRanges& in, const ByteRanges& out) = 0;
-  virtual Transfer send(std::span<const std::byte> data, int to) = 0;
-  virtual Transfer receive(std::span<std::byte> data, int from) = 0;
+  /// A message finds the receive of the same tag, of several the first; tags are from 0 to 2^24.
+  virtual Transfer send(std::span<const std::byte> data, int to, int tag = 0) = 0;
+  virtual Transfer receive(std::span<std::byte> data, int from, int tag = 0) = 0;
 
   /// A communicator of the ranks that name the same `color`, in the order of their ranks here. Waits for all ranks.
   virtual std::unique_ptr<Communicator> split(int color) = 0;

@@ -33,6 +33,7 @@ class Job : public Transfer::State {
     is_done_.store(true, std::memory_order_release);
     is_done_.notify_all();
   }
+  bool is_done() const override { return is_done_.load(std::memory_order_acquire); }
   void wait() override { is_done_.wait(false, std::memory_order_acquire); }
 
  private:
@@ -168,17 +169,17 @@ class MpiCommunicator : public Communicator {
         });
     });
   }
-  Transfer send(std::span<const std::byte> data, int to) override {
-    return engine_->post([comm = comm_, data, to](Requests& requests) {
+  Transfer send(std::span<const std::byte> data, int to, int tag) override {
+    return engine_->post([comm = comm_, data, to, tag](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
-        MPI_Isend(data.data() + begin, count, MPI_BYTE, to, kMessage, comm, &requests.emplace_back());
+        MPI_Isend(data.data() + begin, count, MPI_BYTE, to, kMessage + tag, comm, &requests.emplace_back());
       });
     });
   }
-  Transfer receive(std::span<std::byte> data, int from) override {
-    return engine_->post([comm = comm_, data, from](Requests& requests) {
+  Transfer receive(std::span<std::byte> data, int from, int tag) override {
+    return engine_->post([comm = comm_, data, from, tag](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
-        MPI_Irecv(data.data() + begin, count, MPI_BYTE, from, kMessage, comm, &requests.emplace_back());
+        MPI_Irecv(data.data() + begin, count, MPI_BYTE, from, kMessage + tag, comm, &requests.emplace_back());
       });
     });
   }
@@ -195,7 +196,7 @@ class MpiCommunicator : public Communicator {
   }
 
  private:
-  static constexpr int kExchange = 1, kMessage = 2;  // tags: each kind finds its own
+  static constexpr int kExchange = 1, kMessage = 2;  // tags, the first of messages
 
   template <class Begin>
   Transfer sum(const Tensor& data, Begin begin_one) {

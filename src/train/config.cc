@@ -1,5 +1,7 @@
 #include "train/config.h"
 
+#include "parallel/schedule.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -48,6 +50,15 @@ void expect_not_negative(double value, const char* key) {
   expect(std::isfinite(value) && value >= 0, key, "a number of at least 0", fmt::format("{}", value));
 }
 
+/// How ranks share the model.
+void check_layout(const TrainConfig& c) {
+  parse_schedule(c.schedule);
+  expect(c.pipeline_parallel <= 4096, "pipeline_parallel", "an integer up to 4096",
+         fmt::format("{}", c.pipeline_parallel));
+  expect(c.expert_parallel <= (1 << 20), "expert_parallel", "an integer up to 2^20",
+         fmt::format("{}", c.expert_parallel));
+}
+
 }  // namespace
 
 std::string format_config(const TrainConfig& config) {
@@ -70,6 +81,7 @@ void check_config(const TrainConfig& c) {
                                    {c.batch_size, "batch_size"},
                                    {c.micro_batch, "micro_batch"},
                                    {c.expert_parallel, "expert_parallel"},
+                                   {c.pipeline_parallel, "pipeline_parallel"},
                                    {c.vocab_size, "vocab_size"}})
     expect(value >= 1 && value < (int64_t{1} << 31), key, "an integer from 1", fmt::format("{}", value));
   for (const auto& [value, key] : {std::pair{c.steps, "steps"},
@@ -83,6 +95,7 @@ void check_config(const TrainConfig& c) {
                                    {c.sample_every, "sample_every"}})
     expect(value >= 0, key, "an integer from 0", fmt::format("{}", value));
   expect(!c.time.empty() || c.steps > 0, "steps", "a number of steps or a time budget (time)", "");
+  check_layout(c);
   expect(c.threads <= 1024, "threads", "an integer up to 1024", fmt::format("{}", c.threads));
   expect(c.seq_len < (int64_t{1} << 24), "seq_len", "an integer below 2^24", fmt::format("{}", c.seq_len));
   expect(std::min(c.micro_batch, c.batch_size) * (c.seq_len + 1) < (int64_t{1} << 28), "micro_batch",

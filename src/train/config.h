@@ -31,9 +31,12 @@ struct TrainConfig {
   std::string time;   // budget, "90s", "30m", "2h": decides the number of steps
   int64_t steps = 0;  // exactly so many steps, unless 0
   int64_t seed = 1;
-  int64_t threads = 0;            // 0: all cores
-  std::string device = "cpu";     // cpu | cuda | cuda:N
-  int64_t expert_parallel = 1;    // under mpirun: so many neighbouring ranks share the routed experts out
+  int64_t threads = 0;         // 0: all cores
+  std::string device = "cpu";  // cpu | cuda | cuda:N
+  // Under mpirun or srun: ranks that share the routed experts, ranks that share the layers, and how steps flow through
+  // these.
+  int64_t expert_parallel = 1, pipeline_parallel = 1;
+  std::string schedule = "1f1b";  // 1f1b | zb1p | dualpipe | dualpipev (specification 6.3 to 6.5)
   std::string precision = "f32";  // f32 | bf16 | fp8 (specification 5)
   bool recompute = false;         // latent norms, up-projections, gathered rows and SwiGLU in the backward pass
 
@@ -107,6 +110,7 @@ void TrainConfig::visit(V&& v) {
   v("init_from", init_from), v("mtp_modules", mtp_modules);
   v("out", out), v("time", time), v("steps", steps), v("seed", seed), v("threads", threads);
   v("device", device), v("expert_parallel", expert_parallel);
+  v("pipeline_parallel", pipeline_parallel), v("schedule", schedule);
   v("precision", precision), v("recompute", recompute);
   v("seq_len", seq_len), v("batch_size", batch_size), v("batch_start", batch_start), v("batch_ramp", batch_ramp);
   v("micro_batch", micro_batch);

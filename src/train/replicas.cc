@@ -1,6 +1,9 @@
 #include "train/replicas.h"
 
+#include <algorithm>
 #include <numeric>
+
+#include "train/pipeline_run.h"
 
 namespace sluice {
 namespace {
@@ -31,42 +34,65 @@ void each_part(const Matrix& m, Fn&& fn) {
 
 }  // namespace
 
-Replicas::Replicas(Communicator& world, const HfConfig& c, int64_t mtp_modules, int64_t expert_parallel)
-    : world_(world) {
-  const int ranks = static_cast<int>(expert_parallel);
-  if (world.size() == 1) return;
-  if (world.size() % ranks != 0 || (ranks > 1 && c.n_routed_experts % ranks != 0))
-    fail("expert_parallel: expected a divisor of the {} ranks and of the {} routed experts, found {}", world.size(),
-         c.n_routed_experts, ranks);
-  experts_ = world.split(world.rank() / ranks);
-  same_experts_ = world.split(world.rank() % ranks);
-  if (ranks > 1) exchange_.emplace(*experts_, c.n_routed_experts);
+Replicas::Replicas(Communicator& world, const HfConfig& c, int64_t mtp_modules, const RankLayout& layout)
+    : world_(world), layout_(layout) {
+  if (size() % layout.pipeline != 0)
+    fail("pipeline_parallel: expected a divisor of the {} ranks, found {}", size(), layout.pipeline);
+  if (data_parts() % layout.expert != 0 || (layout.expert > 1 && c.n_routed_experts % layout.expert != 0))
+    fail("expert_parallel: expected a divisor of the {} ranks{} and of the {} routed experts, found {}", data_parts(),
+         layout.pipeline > 1 ? " of a stage" : "", c.n_routed_experts, layout.expert);
+  if (size() == 1) return;
+  pipeline_ = world.split(data_part());
+  experts_ = world.split(world.rank() / layout.expert);
+  if (layout.expert > 1) exchange_.emplace(*experts_, c.n_routed_experts);
   ModelWeights shapes = weight_shapes(c, mtp_modules);
-  assign_owners(shapes);
+  const std::vector<Param> list = parameters(shapes);
+  std::vector<Ranks> holders;
+  for (const Param& p : list) holders.push_back(holders_of(p, c, mtp_modules));
+  assign_owners(list, holders);
 }
 
-void Replicas::assign_owners(ModelWeights& shapes) {
-  const std::vector<Param> list = parameters(shapes);
-  const int ranks = experts_->size();
-  std::vector<int64_t> dense, routed;
-  for (const Param& p : list) (p.expert < 0 ? dense : routed).push_back(p.matrix->size());
-  const std::vector<int> dense_owner = even_shares(dense, world_.size()),
-                         routed_owner = even_shares(routed, same_experts_->size());
-  size_t d = 0, r = 0;
-  for (const Param& p : list) {
-    if (p.expert < 0) {
-      const int owner = dense_owner[d++];
-      places_.push_back({&world_, owner, owner});
-      share_.held.push_back(true);
-      share_.owned.push_back(owner == world_.rank());
-      continue;
-    }
-    const int owner = routed_owner[r++];
-    const int64_t here = exchange_ ? p.expert / exchange_->num_experts() : 0;  // which of the ranks that share them out
-    const bool is_held = here == experts_->rank();
-    places_.push_back({is_held ? same_experts_.get() : nullptr, owner, owner * ranks + static_cast<int>(here)});
-    share_.held.push_back(is_held);
-    share_.owned.push_back(is_held && owner == same_experts_->rank());
+Replicas::Ranks Replicas::holders_of(const Param& p, const HfConfig& c, int64_t mtp_modules) const {
+  const int least = layout_.schedule == Schedule::one_f_one_b || layout_.schedule == Schedule::zb1p ? 1 : 2;
+  const Pipeline pipeline(layout_.schedule, layout_.pipeline, least * layout_.pipeline);  // any number of micro-batches
+  std::vector<bool> is_on(static_cast<size_t>(layout_.pipeline));
+  const auto add = [&](int stage) {
+    for (const sluice::Place& place : pipeline.holders(stage)) is_on[static_cast<size_t>(place.rank)] = true;
+  };
+  if (p.kind == ParamKind::embedding) add(0);
+  if (p.layer >= 0 && p.layer < c.num_hidden_layers) {
+    int stage = 0;
+    while (stage_range(pipeline, stage, c.num_hidden_layers).end <= p.layer) ++stage;
+    add(stage);
+  } else if (p.kind != ParamKind::embedding || mtp_modules > 0) {
+    add(pipeline.stages() - 1);
+  }
+  Ranks ranks;
+  for (int stage_rank = 0; stage_rank < layout_.pipeline; ++stage_rank)
+    for (int d = 0; d < data_parts() && is_on[static_cast<size_t>(stage_rank)]; ++d)
+      if (p.expert < 0 || !exchange_ || p.expert / exchange_->num_experts() == d % layout_.expert)
+        ranks.push_back(stage_rank * data_parts() + d);
+  return ranks;
+}
+
+void Replicas::assign_owners(const std::vector<Param>& list, const std::vector<Ranks>& holders) {
+  std::map<Ranks, std::vector<int64_t>> sizes;
+  for (size_t i = 0; i < list.size(); ++i) sizes[holders[i]].push_back(list[i].matrix->size());
+  std::map<Ranks, std::vector<int>> owners;
+  for (const auto& [ranks, all] : sizes) {
+    owners[ranks] = even_shares(all, static_cast<int>(ranks.size()));
+    const bool is_in_group = std::binary_search(ranks.begin(), ranks.end(), world_.rank());
+    groups_[ranks] = world_.split(is_in_group);
+    if (!is_in_group) groups_[ranks].reset();
+  }
+  std::map<Ranks, size_t> next;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Ranks& ranks = holders[i];
+    const int owner = owners[ranks][next[ranks]++];
+    places_.push_back({groups_[ranks].get(), owner, ranks[static_cast<size_t>(owner)], ranks[0] == 0});
+    // Biases follow from counts that all ranks have.
+    share_.held.push_back(places_[i].holders || list[i].kind == ParamKind::router_bias);
+    share_.owned.push_back(places_[i].owner_in_world == world_.rank());
   }
 }
 
@@ -92,16 +118,16 @@ void Replicas::share_weights(ModelWeights& working) {
   wait_for(transfers);
 }
 
-void Replicas::gather(ModelWeights& tree) {
+void Replicas::gather(ModelWeights& tree, bool is_working) {
   if (size() == 1) return;
   const std::vector<Param> list = parameters(tree);
   std::vector<Transfer> transfers;
   for (size_t i = 0; i < list.size(); ++i) {
     const int owner = places_[i].owner_in_world;
-    if (owner == 0 || list[i].kind == ParamKind::router_bias) continue;
+    if (owner == 0 || list[i].kind == ParamKind::router_bias || (is_working && places_[i].is_on_first)) continue;
     each_part(*list[i].matrix, [&](std::span<std::byte> bytes) {
-      if (is_first()) transfers.push_back(world_.receive(bytes, owner));
-      if (owner == rank()) transfers.push_back(world_.send(bytes, 0));
+      if (world_.rank() == 0) transfers.push_back(world_.receive(bytes, owner));
+      if (owner == world_.rank()) transfers.push_back(world_.send(bytes, 0));
     });
   }
   wait_for(transfers);

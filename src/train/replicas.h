@@ -1,49 +1,68 @@
-// A training run on several ranks: which of them has what. All ranks see other sequences of a batch (data parallelism);
-// each `expert_parallel` neighbours share the routed experts out among them; of what several ranks hold, one owns
-// masters and moments (ZeRO-1, specification 6.1).
+// A training run on several ranks: which of them has what (specification 6.1). Rank p D + d is the p-th of a pipeline
+// and sees the d-th part of each batch, of D parts (data parallelism). Each `expert_parallel` neighbours share the
+// routed experts out among them. Of what several ranks hold, one owns masters and moments (ZeRO-1).
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
 
 #include "parallel/expert_exchange.h"
+#include "parallel/schedule.h"
 #include "train/optimizer.h"
 
 namespace sluice {
 
+/// How many ranks share the layers and the routed experts, and how a step flows through the pipeline.
+struct RankLayout {
+  int pipeline = 1, expert = 1;
+  Schedule schedule = Schedule::one_f_one_b;
+};
+
 class Replicas {
  public:
-  /// `world` must outlive it. `expert_parallel` divides the number of ranks and the model's of routed experts.
-  Replicas(Communicator& world, const HfConfig& c, int64_t mtp_modules, int64_t expert_parallel);
+  /// `world` must outlive it. Throws Error where the layout does not fit the ranks or the model.
+  Replicas(Communicator& world, const HfConfig& c, int64_t mtp_modules, const RankLayout& layout);
 
-  bool is_first() const { return world_.rank() == 0; }
   int size() const { return world_.size(); }
-  int rank() const { return world_.rank(); }
+  /// Parts of a batch, and which this rank sees.
+  int data_parts() const { return size() / layout_.pipeline; }
+  int data_part() const { return world_.rank() % data_parts(); }
+  const RankLayout& layout() const { return layout_; }
   const RankShare& share() const { return share_; }
   /// Null where all experts are on every rank.
   ExpertExchange* exchange() { return exchange_ ? &*exchange_ : nullptr; }
+  /// The ranks of this rank's pipeline.
+  Communicator& pipeline() { return *pipeline_; }
 
   /// Gradients of what is owned = their sums over all ranks that hold it.
   void reduce_gradients(ModelWeights& grad);
   /// Weights that others own = theirs.
   void share_weights(ModelWeights& working);
-  /// On the first rank, what others own of `tree` = theirs, whether it holds it or not.
-  void gather(ModelWeights& tree);
+  /// On the first rank, what others own of `tree` = theirs, whether it holds it or not; of working weights only what it
+  /// does not hold.
+  void gather(ModelWeights& tree, bool is_working = false);
   /// data = the sum over all ranks (f64, i64).
   void sum(const Tensor& data) { world_.all_reduce(data).wait(); }
 
  private:
+  using Ranks = std::vector<int>;
   struct Place {
-    Communicator* holders;  // those that hold it
+    Communicator* holders;  // those that hold it; null where this rank is none of them
     int owner;              // among them
     int owner_in_world;
+    bool is_on_first;
   };
-  void assign_owners(ModelWeights& shapes);
+  /// In ascending order.
+  Ranks holders_of(const Param& p, const HfConfig& c, int64_t mtp_modules) const;
+  void assign_owners(const std::vector<Param>& list, const std::vector<Ranks>& holders);
 
   Communicator& world_;
-  std::unique_ptr<Communicator> experts_, same_experts_;
+  RankLayout layout_;
+  std::unique_ptr<Communicator> experts_, pipeline_;
+  std::map<Ranks, std::unique_ptr<Communicator>> groups_;
   std::optional<ExpertExchange> exchange_;
   RankShare share_;
-  std::vector<Place> places_;  // by place in parameters(); holders null where this rank is none of them
+  std::vector<Place> places_;  // by place in parameters()
 };
 
 }  // namespace sluice

@@ -82,17 +82,6 @@ void Trainer::open_device() {
     notes_.push_back(fmt::format("device {}: {}; training on the CPU", config_.device, why));
 }
 
-void Trainer::check_ranks() const {
-  const int ranks = world_.size();
-  if (ranks == 1 && config_.expert_parallel > 1)
-    fail("expert_parallel: expected {} ranks or a multiple, started by mpirun, found one", config_.expert_parallel);
-  if (ranks > 1 && gpu_) fail("device: several ranks train on CPUs only, found {}", config_.device);
-  if (config_.batch_size % ranks != 0)
-    fail("batch_size: expected a multiple of the {} ranks, found {}", ranks, config_.batch_size);
-  if (ranks > 1 && config_.batch_start > 0)
-    fail("batch_start: expected 0 with several ranks, found {}", config_.batch_start);
-}
-
 fs::path Trainer::open_folder(const std::optional<fs::path>& checkpoint) {
   if (is_first()) {
     std::error_code error;
@@ -105,15 +94,6 @@ fs::path Trainer::open_folder(const std::optional<fs::path>& checkpoint) {
   const fs::path trained = is_first() ? prepare_tokenizer(config_) : fs::path();
   agree(world_, 0);  // it is on the disk
   return is_first() ? trained : prepare_tokenizer(config_);
-}
-
-/// Of float32 elements where the run computes.
-double Trainer::sum(const Tensor& t) {
-  std::vector<float> values(static_cast<size_t>(t.size()));
-  download(compute(), Tensor(values.data(), {t.rows(), t.cols()}), t);
-  double total = 0;
-  for (const float v : values) total += static_cast<double>(v);
-  return total;
 }
 
 HfConfig Trainer::new_model_config(const Tokenizer& tokenizer) const {
@@ -141,7 +121,9 @@ void Trainer::load_weights(const fs::path& checkpoint) {
   if (c.vocab_size < tokenizer_->vocab_size())
     fail("{}: vocab_size: expected at least the tokenizer's {}, found {}", source.string(), tokenizer_->vocab_size(),
          c.vocab_size);
-  replicas_ = std::make_unique<Replicas>(world_, c, c.num_nextn_predict_layers, config_.expert_parallel);
+  RankLayout layout{static_cast<int>(config_.pipeline_parallel), static_cast<int>(config_.expert_parallel)};
+  if (layout.pipeline > 1) layout.schedule = parse_schedule(config_.schedule);
+  replicas_ = std::make_unique<Replicas>(world_, c, c.num_nextn_predict_layers, layout);
   activation_bytes_ = activation_bytes(c, config_, precision, replicas_->exchange());
   check_memory(c, config_, precision, activation_bytes_, compute().device());
   const RankShare& share = replicas_->share();
@@ -162,6 +144,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
     ema_ = std::make_unique<Model>(allocate_f32_like(model_));
     copy_weights(compute(), optimizer_->master(), ema_->weights, share.owned);
   }
+  if (layout.pipeline > 1) make_pipeline();
   activations_ = Arena(activation_bytes_, compute().device());
   const int64_t routers = num_routers(model_.weights), E = std::max<int64_t>(c.n_routed_experts, 1);
   counts_.resize(static_cast<size_t>(routers * E));
@@ -180,16 +163,10 @@ void Trainer::load_weights(const fs::path& checkpoint) {
 
 RunState Trainer::state() { return {model_, *optimizer_, ema_ ? &ema_->weights : nullptr, progress_}; }
 
-Trainer::StepLosses Trainer::forward_backward(const Batch& batch, int64_t first, int64_t end,
-                                              const StepSchedule& schedule) {
+StepLosses Trainer::forward_backward(const Batch& batch, int64_t first, int64_t end, const StepSchedule& schedule) {
   StepLosses losses;
   losses.tokens = count_targets(batch);
-  PassOptions o;
-  o.loss_scale = losses.tokens ? 1.0f / static_cast<float>(losses.tokens) : 0.0f;
-  o.mtp_weight = schedule.mtp_weight;
-  o.balance_alpha = static_cast<float>(config_.balance_alpha);
-  o.routed_counts = config_.balance_routed_counts;
-  o.recompute = config_.recompute;
+  PassOptions o = pass_options(config_, schedule, losses.tokens);
   for (int64_t begin = first; begin < end; begin += config_.micro_batch) {
     const int64_t rows = std::min(config_.micro_batch, end - begin);
     o.balance_scale = static_cast<float>(rows) / static_cast<float>(batch.rows);
@@ -197,20 +174,15 @@ Trainer::StepLosses Trainer::forward_backward(const Batch& batch, int64_t first,
     const ModelBatch b =
         device_batch(compute(), activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));
     const PassResult r = model_forward_backward(compute(), activations_, model_, optimizer_->grad(), b, o, counts_LE_);
-    losses.main += sum(r.loss_T) * static_cast<double>(o.loss_scale);
+    losses.main += sum_of(compute(), r.loss_T) * static_cast<double>(o.loss_scale);
     for (const Tensor& loss : r.mtp_loss)
-      losses.mtp += sum(loss) * static_cast<double>(o.loss_scale) / static_cast<double>(r.mtp_loss.size());
-    for (const Tensor& loss : r.balance_loss) losses.balance += sum(loss) / static_cast<double>(batch.rows);
+      losses.mtp +=
+          sum_of(compute(), loss) * static_cast<double>(o.loss_scale) / static_cast<double>(r.mtp_loss.size());
+    for (const Tensor& loss : r.balance_loss)
+      losses.balance += sum_of(compute(), loss) / static_cast<double>(batch.rows);
     activations_.release(mark);
   }
   return losses;
-}
-
-double Trainer::grad_norm() {
-  replicas_->reduce_gradients(optimizer_->grad());
-  double squares = optimizer_->grad_squares(compute());
-  replicas_->sum(Tensor(&squares, DType::f64, {1}));
-  return std::sqrt(squares);
 }
 
 Batch Trainer::peek(int64_t rows) {
@@ -222,8 +194,12 @@ Batch Trainer::peek(int64_t rows) {
 
 double Trainer::probe() {
   const StepSchedule schedule = schedule_at(config_, 1, 0);
-  const Batch batch = peek(std::min(config_.micro_batch, config_.batch_size));
-  forward_backward(batch, 0, batch.rows, schedule);  // first touch of all memory
+  // A pipeline needs all of a step's micro-batches.
+  const Batch batch = peek(pipeline_ ? config_.batch_size : std::min(config_.micro_batch, config_.batch_size));
+  const auto pass = [&] {
+    return pipeline_ ? whole_batch(batch, schedule) : forward_backward(batch, 0, batch.rows, schedule);
+  };
+  pass();  // first touch of all memory
   const double start = now();
   int64_t tokens = 0;
   // A run of known length is not kept waiting for more than a fiftieth of itself.
@@ -233,9 +209,9 @@ double Trainer::probe() {
   const auto goes_on = [&] {
     return tokens == 0 || (now() - start < kProbeSeconds && static_cast<double>(tokens) < most);
   };
-  while (agree(world_, goes_on()))
-    tokens += std::max<int64_t>(forward_backward(batch, 0, batch.rows, schedule).tokens, 1);
-  const double seconds_per_token = (now() - start) / static_cast<double>(tokens * world_.size());
+  while (agree(world_, goes_on())) tokens += std::max<int64_t>(pass().tokens, 1);
+  const int64_t ranks = pipeline_ ? 1 : world_.size();  // that saw so many tokens
+  const double seconds_per_token = (now() - start) / static_cast<double>(tokens * ranks);
   optimizer_->zero_grad(compute());
   return seconds_per_token;
 }
@@ -326,10 +302,7 @@ bool Trainer::run() {
 void Trainer::train_step(const StepSchedule& schedule) {
   const double start = now();
   if (counts_LE_) zero(compute(), counts_LE_);
-  const Batch batch = sampler_->next(schedule.batch_size);
-  const int64_t rows = batch.rows / world_.size(), begin = rows * world_.rank();
-  StepLosses losses = forward_backward(batch, begin, begin + rows, schedule);
-  replicas_->sum(Tensor(&losses.main, DType::f64, {3}));
+  const StepLosses losses = whole_batch(sampler_->next(schedule.batch_size), schedule);
   const double norm = grad_norm();
   const int64_t step = progress_.step + 1;
   if (!std::isfinite(losses.main) || !std::isfinite(losses.mtp) || !std::isfinite(norm))
@@ -411,6 +384,10 @@ void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, dou
 }
 
 void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
+  // The first rank alone, with all of the model.
+  replicas_->gather(model_.weights, true);
+  if (!is_first()) return;
+  model_.exchange = nullptr;
   double total = 0;
   int64_t targets = 0;
   for (const HeldOut& h : corpus_.held_out) {
@@ -418,12 +395,11 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
     EvalMetrics m{progress_.step, h.name, r.loss(), r.bits_per_byte, {}, {}};
     if (r.mtp_acceptance >= 0) m.mtp_acceptance = r.mtp_acceptance;
     if (r.max_vio >= 0) m.max_vio = r.max_vio;
-    if (is_first()) metrics_->add(m);
-    if (is_first())
-      bar_->note(fmt::format("step {}: {}: loss {:.4f}, {:.4f} bits per byte{}{}", progress_.step, h.name, r.loss(),
-                             r.bits_per_byte,
-                             m.mtp_acceptance ? fmt::format(", MTP acceptance {:.1f}%", 100 * *m.mtp_acceptance) : "",
-                             m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
+    metrics_->add(m);
+    bar_->note(fmt::format("step {}: {}: loss {:.4f}, {:.4f} bits per byte{}{}", progress_.step, h.name, r.loss(),
+                           r.bits_per_byte,
+                           m.mtp_acceptance ? fmt::format(", MTP acceptance {:.1f}%", 100 * *m.mtp_acceptance) : "",
+                           m.max_vio ? fmt::format(", MaxVio {:.2f}", *m.max_vio) : ""));
     // The best checkpoint is chosen on the same tokens every time.
     const bool is_same = max_tokens == config_.eval_tokens || !saves;
     const EvalResult part = is_same ? r
@@ -432,6 +408,7 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
     total += part.nats;
     targets += part.targets;
   }
+  model_.exchange = replicas_->exchange();
   if (targets == 0 || !saves) return;  // the best of the checkpoints, not of the steps
   const double loss = total / static_cast<double>(targets);
   if (!(loss < progress_.best_loss)) return;
@@ -441,7 +418,7 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
 
 void Trainer::sample() {
   if (!hooks_.sample || config_.sample_prompt.empty()) return;
-  replicas_->gather(model_.weights);
+  replicas_->gather(model_.weights, true);
   if (!is_first()) return;
   const Model host = gpu_ ? download_model(*gpu_, model_) : Model();
   const std::string text = hooks_.sample(gpu_ ? host : model_, *tokenizer_, config_.sample_prompt);
@@ -450,7 +427,9 @@ void Trainer::sample() {
 }
 
 void Trainer::check_weights() {
-  const double loss = forward_backward(peek(1), 0, 1, schedule_at(config_, 1, 0)).main;
+  const StepSchedule schedule = schedule_at(config_, 1, 0);
+  const double loss =
+      pipeline_ ? whole_batch(peek(config_.batch_size), schedule).main : forward_backward(peek(1), 0, 1, schedule).main;
   const double norm = grad_norm();
   optimizer_->zero_grad(compute());
   if (!std::isfinite(loss) || !std::isfinite(norm))
@@ -462,7 +441,7 @@ void Trainer::check_weights() {
 
 void Trainer::save() {
   check_weights();
-  replicas_->gather(model_.weights);
+  replicas_->gather(model_.weights, &optimizer_->master() != &model_.weights);
   if (&optimizer_->master() != &model_.weights) replicas_->gather(optimizer_->master());
   replicas_->gather(optimizer_->first_moment());
   replicas_->gather(optimizer_->second_moment());

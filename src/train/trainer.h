@@ -8,7 +8,9 @@
 #include "train/config.h"
 #include "train/corpus.h"
 #include "train/metrics.h"
+#include "train/losses.h"
 #include "train/optimizer.h"
+#include "train/pipeline_run.h"
 #include "train/progress.h"
 #include "train/replicas.h"
 #include "train/run_folder.h"
@@ -53,10 +55,6 @@ class Trainer {
   const RunProgress& progress() const { return progress_; }
 
  private:
-  struct StepLosses {
-    double main = 0, mtp = 0, balance = 0;
-    int64_t tokens = 0;
-  };
   bool is_first() const { return world_.rank() == 0; }
   void open_device();
   void check_ranks() const;
@@ -64,11 +62,13 @@ class Trainer {
   void load_weights(const fs::path& checkpoint);
   /// The stream that the run computes on.
   Stream& compute() { return gpu_ ? *gpu_ : stream_; }
-  double sum(const Tensor& t);
   HfConfig new_model_config(const Tokenizer& tokenizer) const;
   /// Rows [begin, end) of `batch`; losses and gradients as shares of all of it.
   StepLosses forward_backward(const Batch& batch, int64_t begin, int64_t end, const StepSchedule& schedule);
-  double grad_norm();        // of all ranks' gradients, which are added up
+  /// All of `batch` on all ranks.
+  StepLosses whole_batch(const Batch& batch, const StepSchedule& schedule);
+  double grad_norm();  // of all ranks' gradients, which are added up
+  void make_pipeline();
   Batch peek(int64_t rows);  // of the next step, which will see it again
   double probe();
   size_t checkpoint_bytes() const;  // on disk, without the tokenizer
@@ -99,6 +99,7 @@ class Trainer {
   Model model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Model> ema_;
+  std::unique_ptr<PipelineRun> pipeline_;  // where several ranks share the layers
   Arena activations_{0};
   Arena counts_memory_{0};
   Tensor counts_LE_;             // tokens by router and expert in the current step, where the run computes

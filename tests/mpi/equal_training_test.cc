@@ -92,6 +92,22 @@ TEST_F(EqualTraining, DataAndExpertParallelRunsAreThatOfOneRank) {
   expect_equal(train(4, "dp2ep2", {"expert_parallel=2", "ema_decay=0.9"}), one, 1e-5);
 }
 
+TEST_F(EqualTraining, PipelinesAreThatOfOneRank) {
+  const Words more{"batch_size=16", "micro_batch=2"};  // 8 micro-batches
+  const fs::path one = train(1, "one", more);
+  const auto pipeline = [&](int ranks, int stages, const char* schedule, const Words& other) {
+    Words words = more;
+    words.insert(words.end(), {fmt::format("pipeline_parallel={}", stages), fmt::format("schedule={}", schedule)});
+    words.insert(words.end(), other.begin(), other.end());
+    expect_equal(train(ranks, fmt::format("{}-{}-{}", schedule, stages, ranks), words), one, 1e-5);
+  };
+  pipeline(2, 2, "1f1b", {});
+  pipeline(4, 4, "zb1p", {"recompute=true"});
+  pipeline(4, 4, "dualpipe", {});
+  pipeline(2, 2, "dualpipev", {"ema_decay=0.9"});
+  pipeline(8, 2, "1f1b", {"expert_parallel=2"});  // two parts of the data on each of two stages' halves of the experts
+}
+
 TEST_F(EqualTraining, InFp8WithinItsNoise) {
   const fs::path one = train(1, "one", {"--precision", "fp8"});
   expect_equal(train(4, "dp2ep2", {"expert_parallel=2", "--precision", "fp8"}), one, 1e-2);
@@ -99,14 +115,19 @@ TEST_F(EqualTraining, InFp8WithinItsNoise) {
 
 TEST_F(EqualTraining, ACheckpointGoesOnOnOtherRanks) {
   const fs::path four = train(4, "four", {"expert_parallel=2"});
-  for (const int ranks : {1, 2, 8}) {
+  const auto goes_on = [&](int ranks, const Words& layout) {
     const fs::path run = dir_ / fmt::format("on{}", ranks);
     fs::copy(four, run, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
     fs::remove_all(run / "step-00000020");
-    const Outcome o = on_ranks(ranks, {"train", "--resume", run, fmt::format("expert_parallel={}", ranks)});
+    Words words{"train", "--resume", run};
+    words.insert(words.end(), layout.begin(), layout.end());
+    const Outcome o = on_ranks(ranks, words);
     ASSERT_EQ(o.exit_code, 0) << o.err;
     expect_equal(run, four, 1e-5);
-  }
+  };
+  goes_on(1, {"expert_parallel=1"});
+  goes_on(2, {"expert_parallel=1", "pipeline_parallel=2", "schedule=zb1p"});
+  goes_on(8, {"expert_parallel=8"});
 }
 
 TEST_F(EqualTraining, WhatDoesNotDivideIsOneLine) {
@@ -123,6 +144,10 @@ TEST_F(EqualTraining, WhatDoesNotDivideIsOneLine) {
   refused(2, {"expert_parallel=3"}, "expert_parallel: expected a divisor of the 2 ranks");
   refused(2, {"batch_start=2", "batch_ramp=0.5"}, "batch_start: expected 0 with several ranks");
   refused(1, {"expert_parallel=2"}, "expert_parallel: expected 2 ranks");
+  refused(1, {"pipeline_parallel=2"}, "pipeline_parallel: expected 2 ranks");
+  refused(2, {"pipeline_parallel=2", "schedule=gpipe"}, "schedule: expected");
+  refused(2, {"pipeline_parallel=2", "schedule=dualpipe", "batch_size=4", "micro_batch=2"}, "dualpipe");
+  refused(2, {"pipeline_parallel=2", "batch_size=8", "micro_batch=3"}, "micro_batch: expected a divisor of the 8");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // sluice: one program, one subcommand per task. Exit codes: 0 done, 2 the user's mistake, 70 a broken invariant of
-// ours.
+// ours, 71 another rank that is silent.
 #include <csignal>
 #include <cstdio>
 #include <exception>

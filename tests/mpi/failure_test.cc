@@ -1,0 +1,87 @@
+// A rank that is killed or stopped: the run ends within ten seconds and says which rank it was, and goes on later.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <thread>
+
+#include "../cli/program.h"
+#include "base/file.h"
+
+namespace sluice {
+namespace {
+
+class RankFailure : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    for (const char* name :
+         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
+      setenv(name, "1", 1);
+    setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
+  }
+  RankFailure() { write_file(dir_ / "text.txt", sample_text(60000)); }
+
+  Words words() const {
+    return {"train",     "--data",           dir_ / "text.txt", "--size",       "tiny",
+            "--out",     dir_ / "run",       "vocab_size=300",  "seq_len=32",   "batch_size=6",
+            "threads=1", "eval_every=0",     "save_every=2",    "steps=100000", "mtp_modules=0",
+            "--model",   dir_ / "model.json"};
+  }
+  /// Process ids of the ranks, in their order.
+  static std::vector<pid_t> ranks_of(pid_t mpirun) {
+    std::vector<std::pair<int, pid_t>> found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const pid_t pid = std::atoi(entry.path().filename().c_str());
+      std::ifstream stat(entry.path() / "stat"), environment(entry.path() / "environ", std::ios::binary);
+      std::string text;
+      if (pid <= 0 || !std::getline(stat, text)) continue;
+      pid_t parent = 0;
+      if (std::sscanf(text.c_str() + text.rfind(')') + 1, " %*c %d", &parent) != 1 || parent != mpirun) continue;
+      for (std::string variable; std::getline(environment, variable, '\0');)
+        if (variable.starts_with("OMPI_COMM_WORLD_RANK=")) found.emplace_back(std::stoi(variable.substr(21)), pid);
+    }
+    std::sort(found.begin(), found.end());
+    std::vector<pid_t> pids;
+    for (const auto& [rank, pid] : found) pids.push_back(pid);
+    return pids;
+  }
+  /// Sends `signal` to rank 1 of a run under way; what the run said.
+  Outcome strike(const Words& args, int signal) {
+    Launch launch;
+    launch.wrapper = {"mpirun", "-n", "3"};
+    Program run(args, launch);
+    for (int i = 0; i < 600 && run.is_running() && !fs::exists(dir_ / "run/latest"); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_TRUE(fs::exists(dir_ / "run/latest")) << run.err();
+    const std::vector<pid_t> ranks = ranks_of(run.pid());
+    EXPECT_EQ(ranks.size(), 3u);
+    if (ranks.size() == 3) kill(ranks[1], signal);
+    const auto struck = std::chrono::steady_clock::now();
+    Outcome o = run.wait();
+    EXPECT_LT(std::chrono::steady_clock::now() - struck, std::chrono::seconds(10));
+    EXPECT_TRUE(ranks_of(run.pid()).empty());
+    return o;
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(RankFailure, AStoppedRankIsNamed) {
+  write_file(dir_ / "model.json", model_json());
+  const Outcome o = strike(words(), SIGSTOP);
+  EXPECT_NE(o.exit_code, 0);
+  EXPECT_NE(o.err.find("sluice: rank 1 has been silent for 7 s; it was at: "), std::string::npos) << o.err;
+}
+
+TEST_F(RankFailure, AKilledRankIsNamedAndTheRunGoesOn) {
+  write_file(dir_ / "model.json", model_json());
+  const Outcome o = strike(words(), SIGKILL);
+  EXPECT_NE(o.exit_code, 0);
+  EXPECT_NE(o.err.find("process rank 1"), std::string::npos) << o.err;  // mpirun's words
+  const Outcome again = sluice({"train", "--resume", dir_ / "run", "expert_parallel=1", "steps=1"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,16 +1,14 @@
 // sluice train: options, YAML and key=value pairs -> TrainConfig; then the run.
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <set>
 
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/ranks.h"
 #include "cli/sample.h"
 #include "cli/stop_signals.h"
+#include "cli/yaml_config.h"
 #include "formats/json_lines.h"
 #include "train/trainer.h"
 
@@ -25,75 +23,6 @@ struct TrainOptions {
   bool from_start = false;  // `resume` names a run that was killed before its first checkpoint
   std::map<std::string, std::vector<std::string>> given;  // from long options
 };
-
-int edit_distance(const std::string& a, const std::string& b) {
-  std::vector<int> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int diagonal = row[0];
-    row[0] = static_cast<int>(i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
-[[noreturn]] void fail_unknown(TrainConfig& c, const std::string& key, const std::string& where) {
-  std::string nearest;
-  int best = 1 << 20;
-  c.visit([&](const std::string& name, auto&) {
-    const int d = edit_distance(key, name);
-    if (d < best) best = d, nearest = name;
-  });
-  fail("{}: unknown key {}; the nearest is {}", where, key, nearest);
-}
-
-void set_key(TrainConfig& c, const std::string& key, const YAML::Node& value, const std::string& where) {
-  bool found = false;
-  c.visit([&](const std::string& name, auto& field) {
-    if (name != key) return;
-    found = true;
-    using T = std::remove_reference_t<decltype(field)>;
-    try {
-      if constexpr (std::is_same_v<T, std::vector<std::string>>) {
-        field = value.IsScalar() ? std::vector<std::string>{value.as<std::string>()} : value.as<T>();
-      } else {
-        field = value.as<T>();
-      }
-    } catch (const YAML::Exception&) {
-      fail("{}: {}: expected {}, found {}", where, key,
-           std::is_same_v<T, bool>      ? "true or false"
-           : std::is_same_v<T, int64_t> ? "an integer"
-           : std::is_same_v<T, double>  ? "a number"
-                                        : "text or a list of texts",
-           value.IsScalar() ? value.Scalar() : std::string("a list or map"));
-    }
-  });
-  if (!found) fail_unknown(c, key, where);
-}
-
-void read_yaml(TrainConfig& c, const fs::path& file) {
-  YAML::Node root;
-  try {
-    root = YAML::Load(read_file(file));
-  } catch (const YAML::Exception& e) {
-    fail("{}:{}: {}", file.string(), e.mark.line + 1, e.msg);
-  }
-  if (!root.IsMap()) fail("{}: expected a map of keys", file.string());
-  std::set<std::string> keys;
-  for (const auto& item : root) {
-    if (!item.first.IsScalar()) fail("{}: expected plain keys", file.string());
-    if (item.second.IsNull()) continue;  // "key:" says nothing
-    if (!keys.insert(item.first.Scalar()).second) fail("{}: {}: found twice", file.string(), item.first.Scalar());
-    set_key(c, item.first.Scalar(), item.second, file.string());
-  }
-}
-
-/// A number or word given on the command line; never more than a scalar.
-YAML::Node scalar(const std::string& text) { return YAML::Node(text); }
 
 /// `--data a.txt lr=1e-3`: the list option takes the pair too; give it back.
 void move_pairs(TrainOptions& o) {
@@ -133,14 +62,10 @@ void resolve(TrainOptions& o) {
       for (const std::string& v : values) list.push_back(v);
       set_key(o.config, key, list, "command line");
     } else {
-      set_key(o.config, key, scalar(values.at(0)), "command line");
+      set_key(o.config, key, YAML::Node(values.at(0)), "command line");
     }
   }
-  for (const std::string& pair : o.pairs) {
-    const size_t at = pair.find('=');
-    if (at == std::string::npos) fail("command line: expected key=value, found {}", pair);
-    set_key(o.config, pair.substr(0, at), scalar(pair.substr(at + 1)), "command line");
-  }
+  for (const std::string& pair : o.pairs) set_pair(o.config, pair);
 }
 
 /// A folder that goes away with the object; none unless `wanted`.

@@ -1,5 +1,5 @@
-// Reads arbitrary bytes as config.json, generation_config.json, a line of JSONL and a load of experts. What is accepted
-// of the first two must survive being written and read again.
+// Reads arbitrary bytes as config.json, generation_config.json, measurements, a line of JSONL and a load of experts.
+// What is accepted of the first two must survive being written and read again.
 #include <cstdint>
 #include <string_view>
 
@@ -7,6 +7,7 @@
 #include "formats/expert_load_json.h"
 #include "formats/hf_config.h"
 #include "formats/json_lines.h"
+#include "formats/measurements.h"
 
 namespace {
 
@@ -31,6 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const sluice::HfGeneration g = sluice::parse_hf_generation(text, "f");
     if (!(sluice::parse_hf_generation(sluice::write_hf_generation(g), "g") == g)) __builtin_trap();
   });
+  accept_errors([&] { sluice::parse_measurements(text, "f"); });
   accept_errors([&] { sluice::parse_json_record(text, "f", 1); });
   accept_errors([&] {
     const sluice::ModelLoad load = sluice::parse_model_load(text, "f");

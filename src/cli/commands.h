@@ -19,5 +19,6 @@ void add_score_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_balance_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_plan_command(CLI::App& app);
 
 }  // namespace sluice

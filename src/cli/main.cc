@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
   sluice::add_data_command(app);
   sluice::add_balance_command(app);
   sluice::add_bench_command(app);
+  sluice::add_plan_command(app);
   const int exit_code = run(app, argc, argv);
   if (exit_code != 0) sluice::abort_all_ranks(exit_code);
   return exit_code;

@@ -126,11 +126,13 @@ Timeline simulate(const Pipeline& pipeline, const std::vector<std::vector<Action
   return Simulation(pipeline, lists, costs).run();
 }
 
-int peak_activations(const std::vector<Action>& list) {
-  int held = 0, peak = 0;
+double peak_activations(const std::vector<Action>& list, std::span<const double> chunk_sizes) {
+  double held = 0, peak = 0;
   for (const Action& a : list) {
-    if (has_forward(a.step)) peak = std::max(peak, ++held);
-    if (a.step == Step::B || a.step == Step::W || a.step == Step::FB) --held;
+    if (has_forward(a.step)) held += chunk_sizes[static_cast<size_t>(a.chunk)];
+    peak = std::max(peak, held);
+    const bool ends = a.step == Step::B || a.step == Step::W || a.step == Step::FB;
+    if (ends) held -= chunk_sizes[static_cast<size_t>(a.step == Step::FB ? a.other_chunk : a.chunk)];
   }
   return peak;
 }

@@ -1,6 +1,7 @@
 // Running a schedule without a model: when each action begins and ends, given what actions and messages take.
 #pragma once
 #include <functional>
+#include <span>
 
 #include "parallel/timeline.h"
 
@@ -27,8 +28,8 @@ Costs uniform_costs(const StepSeconds& seconds);
 /// Bi, FB both. Throws Error naming rank and action where a rank would wait for ever.
 Timeline simulate(const Pipeline& pipeline, const std::vector<std::vector<Action>>& lists, const Costs& costs);
 
-/// The most micro-batches whose activations a rank holds at a time, in chunks: from the begin of F to the end of B or W
-/// (what Bi leaves for W counts as a whole).
-int peak_activations(const std::vector<Action>& list);
+/// The most that the activations of a rank take at a time, if a micro-batch takes `chunk_sizes[chunk]` from the begin
+/// of its F to the end of its B or W (what Bi leaves for W counts as a whole). With sizes of 1: micro-batches.
+double peak_activations(const std::vector<Action>& list, std::span<const double> chunk_sizes);
 
 }  // namespace sluice

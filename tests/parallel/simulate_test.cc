@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <tuple>
 
@@ -66,11 +67,18 @@ TEST(Simulate, PeakActivationsAreThoseOfTheTable) {
     for (const int ranks : {4, 8, 16})
       for (const int more : {0, 2, 40}) {
         const Pipeline p(schedule, ranks, least_micros(schedule, ranks) + more);
-        int peak = 0;
-        for (const auto& list : all_actions(p)) peak = std::max(peak, peak_activations(list));
+        double peak = 0;
+        for (const auto& list : all_actions(p)) peak = std::max(peak, peak_activations(list, std::array{1.0, 1.0}));
         EXPECT_EQ(peak, p.stages() + (p.chunks() == 2 ? 1 : 0))
             << schedule_name(schedule) << " P " << ranks << " M " << p.micros();
       }
+}
+
+TEST(Simulate, PeakActivationsOfChunksThatDiffer) {
+  const std::vector<Action> list = {
+      {Step::F, 0, 0}, {Step::F, 1, 0}, {Step::FB, 0, 1, 1, 0}, {Step::Bi, 0, 0}, {Step::W, 0, 0}};
+  EXPECT_EQ(peak_activations(list, std::array{10.0, 1.0}), 21);
+  EXPECT_EQ(peak_activations(list, std::array{1.0, 10.0}), 12);
 }
 
 /// Begin and end of the forward ('F'), input gradient ('B') and weight gradient ('W') of a micro-batch at a place.

@@ -98,12 +98,20 @@ Connection::Connection(std::shared_ptr<ConnectionOwner> owner, asio::ip::tcp::so
       input_(std::max(limits().header_bytes, kPipelinedBytes) + kBodyReadBytes) {}
 
 void Connection::start() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    self->guarded([&] {
-      self->begin_request();
-      self->read();
-    });
+  post([this] {
+    begin_request();
+    read();
   });
+}
+
+/// `action` on the strand, unless the connection is closed: the threads may have ended then, and what waits for them
+/// would keep itself alive, since it holds the connection, which holds the server.
+template <class F>
+void Connection::post(F&& action) {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  asio::post(socket_.get_executor(),
+             [self = shared_from_this(), action = std::forward<F>(action)] { self->guarded(action); });
 }
 
 /// What an event leads to. Where memory is short, this connection ends, not the thread that serves them all.
@@ -118,13 +126,13 @@ void Connection::guarded(F&& action) {
 }
 
 void Connection::drain() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    if (self->state_ < State::replying) self->close();
+  post([this] {
+    if (state_ < State::replying) close();
   });
 }
 
 void Connection::abort() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->lose(); });
+  post([this] { lose(); });
 }
 
 void Connection::begin_request() {
@@ -252,9 +260,7 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
     abort();
     return false;
   }
-  asio::post(socket_.get_executor(), [self = shared_from_this(), at_once] {
-    self->guarded([&] { at_once ? self->flush() : self->gather(); });
-  });
+  post([this, at_once] { at_once ? flush() : gather(); });
   return true;
 }
 
@@ -370,6 +376,10 @@ void Connection::lose() {
 void Connection::close() {
   if (state_ == State::closed) return;
   state_ = State::closed;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = gone_ = true;
+  }
   error_code ignored;
   clear_deadline();
   gather_timer_.cancel();

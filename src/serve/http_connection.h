@@ -64,6 +64,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
   template <class F>
+  void post(F&& action);
+  template <class F>
   void guarded(F&& action);
   void begin_request();
   void read();
@@ -110,6 +112,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool gather_posted_ = false, flush_posted_ = false;  // who will send what is pending: soon, or at once
   bool has_piece_ = false;                             // whether what is pending holds any of a stream
   bool ended_ = false, gone_ = false;
+  bool closed_ = false;  // nothing is posted any more
   std::function<void()> gone_callback_;
 };
 

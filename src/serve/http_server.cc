@@ -61,9 +61,10 @@ class HttpServer::Core final : public ConnectionOwner, public std::enable_shared
     return connections_.size();
   }
 
+  /// What is posted does not hold this: it may be posted when the threads have ended, and wait forever.
   void drain() {
     draining_ = true;
-    asio::post(acceptor_.get_executor(), [self = shared_from_this()] { self->stop_accepting(); });
+    asio::post(acceptor_.get_executor(), [this] { stop_accepting(); });
     for_all(&Connection::drain);
   }
 

@@ -400,6 +400,36 @@ TEST(HttpServer, RepliesMayOutliveIt) {
   held.reset();
 }
 
+TEST(HttpServer, NothingOfItIsLeft) {
+  // What is to be done when the threads have ended must not keep the server, or with a reply its connection, alive.
+  const auto part = std::make_shared<int>();
+  std::shared_ptr<HttpReply> held;
+  std::atomic<bool> has = false;
+  const auto hold = [&, part](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    held = std::move(reply);
+    has = true;
+  };
+  const long users = part.use_count();
+  {
+    HttpServer server(options(), hold);
+    server.drain();
+    server.wait();
+  }
+  EXPECT_EQ(part.use_count(), users);
+  for (const bool is_used : {true, false}) {
+    has = false;
+    {
+      HttpServer server(options(), hold);
+      RawClient client(server.port());
+      client.get("/");
+      ASSERT_TRUE(eventually([&] { return has.load(); }));
+    }
+    if (is_used) held->send({200, "text/plain", "late"});
+    held.reset();
+    EXPECT_EQ(part.use_count(), users);
+  }
+}
+
 TEST(HttpServer, AddressesThatCannotBeUsed) {
   HttpServer server(options(), echo);
   HttpOptions taken = options();

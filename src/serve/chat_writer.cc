@@ -39,51 +39,65 @@ ChatWriter::ChatWriter(const Tokenizer& tokenizer, ChatWriterOptions options)
     answers_.push_back({AnswerParser(tokenizer, options_.format, options_.stops)});
 }
 
-bool ChatWriter::token(size_t index, const GeneratedToken& token, std::string& out) {
+bool ChatWriter::token(size_t index, const GeneratedToken& token) {
   Answer& a = answers_[index];
   const AnswerEvents events = a.parser.push(token.id);
   ++usage_.completion;
   usage_.reasoning += a.parser.section() == Kind::reasoning;
   if (token.logprobs) note_logprobs(a, *token.logprobs);
-  apply(index, events, out);
+  apply(a, events);
   return !a.parser.stopped() && !a.enough_calls;
 }
 
 void ChatWriter::finished(size_t index, const RequestResult& result, std::string& out) {
   Answer& a = answers_[index];
-  apply(index, a.parser.finish(), out);
+  apply(a, a.parser.finish());
+  take(index, out);
   const bool cut_off = result.finish == Finish::max_tokens || result.finish == Finish::context_full;
   a.finish_reason = cut_off ? "length" : a.calls.empty() ? "stop" : "tool_calls";
   usage_.add(result, index == 0);
   if (options_.head.stream) put(index, OrderedJson::object(), out, a.finish_reason.c_str());
 }
 
-/// Adds to what the answer has, or sends it.
-void ChatWriter::apply(size_t index, const AnswerEvents& events, std::string& out) {
-  Answer& a = answers_[index];
+/// Adds to what the answer has, or what is to be sent of it.
+void ChatWriter::apply(Answer& a, const AnswerEvents& events) {
   for (const AnswerEvent& e : events) {
     if (a.enough_calls) return;
     if (e.kind == Kind::tool_call && e.call > 0 && !options_.parallel_calls) {
       a.enough_calls = true;
       return;
     }
-    OrderedJson delta;
-    if (e.kind == Kind::tool_call) {
-      delta = {{"tool_calls", OrderedJson::array({add_call(a, e)})}};
-    } else if (e.kind == Kind::content) {
-      delta = {{"content", e.text}};
-    } else {
-      delta = {{"content", nullptr}, {"reasoning_content", e.text}};
-    }
     if (options_.head.stream) {
-      put(index, delta, out);
-    } else if (e.kind != Kind::tool_call) {
+      const bool goes_on = !a.pending.empty() && a.pending.back().kind == e.kind && a.pending.back().call == e.call;
+      if (goes_on) {
+        a.pending.back().text += e.text;
+      } else {
+        a.pending.push_back(e);
+      }
+    } else if (e.kind == Kind::tool_call) {
+      add_call(a, e);
+    } else {
       (e.kind == Kind::content ? a.content : a.reasoning) += e.text;
     }
   }
 }
 
-/// The call's delta in a stream: its name once, then pieces of its arguments.
+void ChatWriter::take(std::string& out) {
+  for (size_t i = 0; i < answers_.size(); ++i) take(i, out);
+}
+
+void ChatWriter::take(size_t index, std::string& out) {
+  Answer& a = answers_[index];
+  for (const AnswerEvent& e : std::exchange(a.pending, {})) put(index, delta_of(a, e), out);
+}
+
+OrderedJson ChatWriter::delta_of(Answer& a, const AnswerEvent& e) {
+  if (e.kind == Kind::tool_call) return {{"tool_calls", OrderedJson::array({add_call(a, e)})}};
+  if (e.kind == Kind::content) return {{"content", e.text}};
+  return {{"content", nullptr}, {"reasoning_content", e.text}};
+}
+
+/// The call's delta in a stream: its name once, with the beginning of its arguments, then pieces of these.
 OrderedJson ChatWriter::add_call(Answer& a, const AnswerEvent& e) {
   const size_t number = static_cast<size_t>(e.call);
   if (number < a.calls.size()) {

@@ -23,7 +23,8 @@ class ChatWriter final : public ResponseWriter {
   /// `tokenizer` must outlive it.
   ChatWriter(const Tokenizer& tokenizer, ChatWriterOptions options);
 
-  bool token(size_t index, const GeneratedToken& token, std::string& out) override;
+  bool token(size_t index, const GeneratedToken& token) override;
+  void take(std::string& out) override;
   void finished(size_t index, const RequestResult& result, std::string& out) override;
   void end(std::string& out) override;
   std::string body() override;
@@ -40,12 +41,15 @@ class ChatWriter final : public ResponseWriter {
     AnswerParser parser;
     std::string content{}, reasoning{};
     std::vector<Call> calls{};
-    Logprobs logprobs{};  // in a stream: since the last event
+    AnswerEvents pending{};  // in a stream: since the last event, what belongs together in one
+    Logprobs logprobs{};     // in a stream: since the last event
     std::string finish_reason{};
     bool begun = false, enough_calls = false;
   };
 
-  void apply(size_t index, const AnswerEvents& events, std::string& out);
+  void apply(Answer& answer, const AnswerEvents& events);
+  void take(size_t index, std::string& out);
+  OrderedJson delta_of(Answer& answer, const AnswerEvent& event);
   OrderedJson add_call(Answer& answer, const AnswerEvent& event);
   void note_logprobs(Answer& answer, const TokenLogprobs& logprobs);
   std::string take_logprobs(Answer& answer);

@@ -49,14 +49,20 @@ void CompletionWriter::prompt(size_t index, std::span<const TokenLogprobs> logpr
   if (options_.head.stream) out += frame_.event(take_choice(index, nullptr), "null");
 }
 
-bool CompletionWriter::token(size_t index, const GeneratedToken& token, std::string& out) {
+bool CompletionWriter::token(size_t index, const GeneratedToken& token) {
   begin(index);
   Text& t = texts_[index];
   ++usage_.completion;
   if (token.index == 0) t.offset += num_characters(t.noted.finish());  // of the prompt: the text begins anew after it
   if (token.logprobs) note(t, token.id, token.logprobs);
-  put(index, t.stream.push(token.id), out);
+  t.text += t.stream.push(token.id);
   return !t.stream.stopped();
+}
+
+void CompletionWriter::take(std::string& out) {
+  if (!options_.head.stream) return;
+  for (size_t i = 0; i < texts_.size(); ++i)
+    if (!texts_[i].text.empty()) out += frame_.event(take_choice(i, nullptr), "null");
 }
 
 void CompletionWriter::finished(size_t index, const RequestResult& result, std::string& out) {
@@ -67,21 +73,14 @@ void CompletionWriter::finished(size_t index, const RequestResult& result, std::
   Text& t = texts_[index];
   const bool cut_off = result.finish == Finish::max_tokens || result.finish == Finish::context_full;
   t.finish_reason = cut_off ? "length" : "stop";
-  put(index, t.stream.finish(), out, t.finish_reason.c_str());
+  t.text += t.stream.finish();
+  if (options_.head.stream) out += frame_.event(take_choice(index, t.finish_reason.c_str()), "null");
 }
 
 void CompletionWriter::note(Text& t, int32_t id, const TokenLogprobs* l) {
   t.logprobs.push_back({l ? *l : TokenLogprobs{{id, 0}, {}}, l != nullptr, t.offset});
   count_logprobs(kept_logprobs_, t.logprobs.back().logprobs);
   t.offset += num_characters(t.noted.push(id));
-}
-
-/// Keeps a piece, or sends it together with what is kept.
-void CompletionWriter::put(size_t index, const std::string& piece, std::string& out, const char* finish_reason) {
-  Text& t = texts_[index];
-  t.text += piece;
-  if (!options_.head.stream || (t.text.empty() && !finish_reason)) return;
-  out += frame_.event(take_choice(index, finish_reason), "null");
 }
 
 /// What is kept of a text.

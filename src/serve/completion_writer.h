@@ -25,7 +25,8 @@ class CompletionWriter final : public ResponseWriter {
                    CompletionWriterOptions options);
 
   void prompt(size_t index, std::span<const TokenLogprobs> logprobs, std::string& out) override;
-  bool token(size_t index, const GeneratedToken& token, std::string& out) override;
+  bool token(size_t index, const GeneratedToken& token) override;
+  void take(std::string& out) override;
   void finished(size_t index, const RequestResult& result, std::string& out) override;
   void end(std::string& out) override;
   std::string body() override;
@@ -39,7 +40,7 @@ class CompletionWriter final : public ResponseWriter {
   };
   struct Text {
     TextStream stream;
-    std::string text{};
+    std::string text{};             // in a stream: since the last event
     std::vector<Noted> logprobs{};  // in a stream: since the last event
     TokenText noted;                // the tokens with log probabilities, which `offset` counts
     int64_t offset = 0;             // characters of the text that these have completed
@@ -50,7 +51,6 @@ class CompletionWriter final : public ResponseWriter {
   const std::vector<int32_t>& prompt_of(size_t index) const { return prompts_[index / options_.texts_per_prompt]; }
   void begin(size_t index);
   void note(Text& text, int32_t id, const TokenLogprobs* logprobs);
-  void put(size_t index, const std::string& piece, std::string& out, const char* finish_reason = nullptr);
   std::string take_logprobs(Text& text);
   std::string take_choice(size_t index, const char* finish_reason);
 

@@ -85,13 +85,35 @@ void Exchange::add_prompt(size_t index, std::span<const TokenLogprobs> logprobs)
 
 bool Exchange::add_token(size_t index, const GeneratedToken& token) {
   if (gone_) return false;
+  std::shared_ptr<HttpReply> asked;
+  bool more;
+  {
+    const std::lock_guard lock(mutex_);
+    const Clock::time_point now = Clock::now();
+    if (token.index > 0) setup_.metrics->token_gap(std::chrono::duration<double>(now - last_token_[index]).count());
+    last_token_[index] = now;
+    more = setup_.writer->token(index, token);
+    if (setup_.stream && !std::exchange(is_due_, true)) asked = setup_.reply;
+  }
+  if (asked)
+    asked->when_due([weak = weak_from_this()] {
+      const auto self = weak.lock();
+      return self && self->write_due();
+    });
+  return more && !gone_;
+}
+
+/// Sends what the tokens since the last time have given. Whether there was any, and there may be more.
+bool Exchange::write_due() {
   const std::lock_guard lock(mutex_);
-  const Clock::time_point now = Clock::now();
-  if (token.index > 0) setup_.metrics->token_gap(std::chrono::duration<double>(now - last_token_[index]).count());
-  last_token_[index] = now;
+  if (over_) return false;
   std::string out;
-  const bool more = setup_.writer->token(index, token, out);
-  return send(out) && more;
+  if (!guard([&] { setup_.writer->take(out); })) {
+    cancel();
+    return false;
+  }
+  is_due_ = !out.empty();
+  return send(out) && is_due_;
 }
 
 void Exchange::end_text(size_t index, const RequestResult& result) {

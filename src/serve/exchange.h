@@ -48,6 +48,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   void add_prompt(size_t index, std::span<const TokenLogprobs> logprobs);
   bool add_token(size_t index, const GeneratedToken& token);
+  bool write_due();
   void end_text(size_t index, const RequestResult& result);
   void fail_rest(const ApiError& error, size_t num_missing);
   template <class F>
@@ -62,6 +63,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::mutex mutex_;  // guards what follows
   size_t remaining_ = 0;
   bool begun_ = false, over_ = false;
+  bool is_due_ = false;  // write_due() is going to be called
   std::optional<ApiError> failure_;
   Clock::time_point last_sent_ = Clock::now();
   std::vector<Clock::time_point> last_token_;  // by text

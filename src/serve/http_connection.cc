@@ -18,10 +18,8 @@ constexpr size_t kReadBytes = 4096, kBodyReadBytes = 65536;
 constexpr size_t kPipelinedBytes = 16384;
 /// Of a body, for which no room is needed: that others send large ones keeps no ordinary request out.
 constexpr size_t kFreeBodyBytes = 65536;
-/// Pieces of a stream that come within it are sent together: a frame of a screen. A small model writes more tokens per
-/// second than the system sends packets, and its processors are then busy with these.
-constexpr HttpLimits::Time kGatherTime{16};
-constexpr size_t kGatherBytes = 16384;
+/// Of a screen. All connections have the same frames, so that a thread wakes up once for all that is due.
+constexpr HttpLimits::Time kFrame{16};
 /// Time for a client to read the last response before its unread input would reset the connection.
 constexpr HttpLimits::Time kLingerTime{2000};
 
@@ -31,6 +29,8 @@ std::string lower_case(std::string_view text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   return out;
 }
+
+int64_t frame_now() { return std::chrono::steady_clock::now().time_since_epoch() / kFrame; }
 
 HttpRequest plain_request(http::request<http::string_body>&& r) {
   HttpRequest out;
@@ -75,6 +75,7 @@ class ConnectionReply final : public HttpReply {
     if (!connection_->wants_body()) return true;
     return connection_->push(framing_ == HttpFraming::chunked ? http_chunk(piece) : std::string(piece), true, false);
   }
+  void when_due(std::function<bool()> write) override { connection_->when_due(std::move(write)); }
   void end() override {
     ended_ = true;
     connection_->push(framing_ == HttpFraming::chunked && connection_->wants_body() ? "0\r\n\r\n" : "", false, true);
@@ -94,7 +95,7 @@ Connection::Connection(std::shared_ptr<ConnectionOwner> owner, asio::ip::tcp::so
     : owner_(std::move(owner)),
       socket_(std::move(socket)),
       timer_(socket_.get_executor()),
-      gather_timer_(socket_.get_executor()),
+      frame_timer_(socket_.get_executor()),
       input_(std::max(limits().header_bytes, kPipelinedBytes) + kBodyReadBytes) {}
 
 void Connection::start() {
@@ -238,7 +239,6 @@ void Connection::dispatch() {
 bool Connection::push(std::string_view bytes, bool bounded, bool last) {
   std::function<void()> too_slow;
   bool overflow = false;
-  bool at_once = !bounded || last;
   {
     const std::lock_guard lock(mutex_);
     if (gone_) return false;
@@ -247,12 +247,9 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
       too_slow = std::exchange(gone_callback_, nullptr);
     } else {
       pending_ += bytes;
-      has_piece_ = has_piece_ || (bounded && !bytes.empty());
       largest_piece_ = std::max(largest_piece_, bytes.size());
       ended_ = ended_ || last;
-      at_once = at_once || pending_.size() > kGatherBytes;
-      if (flush_posted_ || (!at_once && gather_posted_)) return true;
-      (at_once ? flush_posted_ : gather_posted_) = true;
+      if (std::exchange(flush_posted_, true)) return true;
     }
   }
   if (overflow) {
@@ -260,17 +257,29 @@ bool Connection::push(std::string_view bytes, bool bounded, bool last) {
     abort();
     return false;
   }
-  post([this, at_once] { at_once ? flush() : gather(); });
+  post([this] { flush(); });
   return true;
 }
 
-/// Sends what is pending when kGatherTime has passed since the last time.
-void Connection::gather() {
-  const auto due = last_flush_ + kGatherTime;
-  if (std::chrono::steady_clock::now() >= due) return flush();
-  gather_timer_.expires_at(due);
-  gather_timer_.async_wait([self = shared_from_this()](error_code error) {
-    if (!error) self->guarded([&] { self->flush(); });
+void Connection::when_due(std::function<bool()> write) {
+  post([this, write = std::move(write)] {
+    if (state_ == State::closed) return;
+    write_due_ = write;
+    write_due();
+  });
+}
+
+/// Calls write_due_ once in a frame, as long as it has something to write.
+void Connection::write_due() {
+  if (!write_due_) return;
+  const int64_t frame = frame_now();
+  if (std::exchange(last_frame_, frame) < frame && !write_due_()) {
+    write_due_ = nullptr;
+    return;
+  }
+  frame_timer_.expires_at(std::chrono::steady_clock::time_point(kFrame * (frame + 1)));
+  frame_timer_.async_wait([self = shared_from_this()](error_code error) {
+    if (!error) self->guarded([&] { self->write_due(); });
   });
 }
 
@@ -294,15 +303,13 @@ void Connection::flush() {
   bool ended;
   {
     const std::lock_guard lock(mutex_);
-    if (has_piece_) last_flush_ = std::chrono::steady_clock::now();
-    has_piece_ = gather_posted_ = flush_posted_ = false;
+    flush_posted_ = false;
     writing_.swap(pending_);
     in_flight_ = writing_.size();
     ended = ended_;
   }
   written_ = 0;
   if (!writing_.empty()) {
-    gather_timer_.cancel();
     write_some();
   } else if (ended) {
     finish_response();
@@ -343,7 +350,8 @@ void Connection::finish_response() {
     largest_piece_ = 0;
     gone_callback_ = nullptr;
   }
-  last_flush_ = {};
+  write_due_ = nullptr;
+  last_frame_ = -1;
   release_body();
   if (refused_) return linger();
   if (!keep_alive()) return close();
@@ -382,7 +390,8 @@ void Connection::close() {
   }
   error_code ignored;
   clear_deadline();
-  gather_timer_.cancel();
+  write_due_ = nullptr;
+  frame_timer_.cancel();
   release_body();
   socket_.close(ignored);
   owner_->closed(this);

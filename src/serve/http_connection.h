@@ -49,9 +49,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // For the reply, from any thread.
   /// False when the client has gone, or, for `bounded` bytes, has not taken enough of those before: a piece may be of
-  /// any size, and what follows at once is not refused for its sake. `last`: the response ends with this. Bounded
-  /// pieces that follow each other quickly are sent together.
+  /// any size, and what follows at once is not refused for its sake. `last`: the response ends with this.
   bool push(std::string_view bytes, bool bounded, bool last);
+  /// As HttpReply::when_due.
+  void when_due(std::function<bool()> write);
   /// Cuts the connection off: a response that has begun cannot be completed.
   void give_up();
   void on_gone(std::function<void()> gone);
@@ -76,7 +77,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void note_progress();
   void refuse(int status, std::string_view reason);
   void dispatch();
-  void gather();
+  void write_due();
   void flush();
   void write_some();
   void on_written(boost::system::error_code error, size_t n);
@@ -91,10 +92,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   const std::shared_ptr<ConnectionOwner> owner_;
   asio::ip::tcp::socket socket_;
-  asio::steady_timer timer_, gather_timer_;
-  uint64_t deadline_ = 0;                               // number of the deadline that counts
-  std::chrono::steady_clock::time_point last_flush_{};  // of pieces of this response; long ago at first
-  bool flush_missed_ = false;                           // flush() was called while something was being sent
+  asio::steady_timer timer_, frame_timer_;
+  uint64_t deadline_ = 0;            // number of the deadline that counts
+  std::function<bool()> write_due_;  // of when_due(), until it returns false
+  int64_t last_frame_ = -1;          // in which it was called for this response
+  bool flush_missed_ = false;        // flush() was called while something was being sent
   boost::beast::flat_buffer input_;
   std::optional<Parser> parser_;
   State state_ = State::idle;
@@ -107,10 +109,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::mutex mutex_;  // guards what follows
   std::string pending_;
-  size_t in_flight_ = 0;                               // bytes of writing_ that are not sent
-  size_t largest_piece_ = 0;                           // of this response
-  bool gather_posted_ = false, flush_posted_ = false;  // who will send what is pending: soon, or at once
-  bool has_piece_ = false;                             // whether what is pending holds any of a stream
+  size_t in_flight_ = 0;       // bytes of writing_ that are not sent
+  size_t largest_piece_ = 0;   // of this response
+  bool flush_posted_ = false;  // what is pending will be sent
   bool ended_ = false, gone_ = false;
   bool closed_ = false;  // nothing is posted any more
   std::function<void()> gone_callback_;

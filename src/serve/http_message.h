@@ -41,6 +41,11 @@ class HttpReply {
   virtual void begin(HttpResponse head) = 0;
   /// The next piece. False when nobody will get it: the client has gone, or reads so slowly that the buffer is full.
   virtual bool write(std::string_view piece) = 0;
+  /// Calls `write` on a thread of the server, again and again until it returns false: at once the first time, then
+  /// once in a frame of a screen (16 ms). For a stream whose pieces are better made of all that has come meanwhile: a
+  /// small model writes more tokens per second than a processor can send packets. Is not called again before that
+  /// false.
+  virtual void when_due(std::function<bool()> write) = 0;
   virtual void end() = 0;
   /// `gone` is called once, on any thread, if the client vanishes before the response has ended (at once, if it has
   /// vanished already). It must return quickly.

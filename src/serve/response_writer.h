@@ -29,16 +29,18 @@ struct ResponseHead {
   bool stream = false, include_usage = false;
 };
 
-/// One response. Calls come one at a time. Functions append events to `out`; without `stream` they append nothing and
-/// body() gives all at the end.
+/// One response. Calls come one at a time. Functions with an `out` append events to it; without `stream` they append
+/// nothing and body() gives all at the end.
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;
   /// Log probabilities of the prompt of text `index`, or the next of them.
   virtual void prompt(size_t /*index*/, std::span<const TokenLogprobs> /*logprobs*/, std::string& /*out*/) {}
   /// The next token of text `index`. False when the text ends here: a stop string, or enough calls.
-  virtual bool token(size_t index, const GeneratedToken& token, std::string& out) = 0;
-  /// Text `index` is complete.
+  virtual bool token(size_t index, const GeneratedToken& token) = 0;
+  /// What tokens have given since the last time, an event or a few for each text.
+  virtual void take(std::string& out) = 0;
+  /// Text `index` is complete: what tokens have given it, and its end.
   virtual void finished(size_t index, const RequestResult& result, std::string& out) = 0;
   /// All texts are complete.
   virtual void end(std::string& out) = 0;

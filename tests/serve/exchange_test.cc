@@ -6,13 +6,16 @@
 namespace sluice::test {
 namespace {
 
-enum class Fails : uint8_t { finished, body };
+enum class Fails : uint8_t { event, finished, body };
 
-/// Cannot write the first text, or the whole.
+/// Cannot write what tokens have given, the first text, or the whole.
 class FailingWriter final : public ResponseWriter {
  public:
   explicit FailingWriter(Fails fails) : fails_(fails) {}
-  bool token(size_t, const GeneratedToken&, std::string&) override { return true; }
+  bool token(size_t, const GeneratedToken&) override { return true; }
+  void take(std::string&) override {
+    if (fails_ == Fails::event) fail("logprobs: too many");
+  }
   void finished(size_t index, const RequestResult&, std::string&) override {
     if (fails_ == Fails::finished && index == 0) fail("logprobs: too many");
   }
@@ -49,9 +52,11 @@ TEST(Exchange, EndsWhereATextCannotBeWritten) {
   EXPECT_EQ(whole.status, 400);
   EXPECT_EQ(logged, 400);
   EXPECT_EQ(Json::parse(whole.body)["error"]["param"], "logprobs");
-  const std::vector<Json> events = events_of(respond(Fails::finished, true, logged).body);
-  ASSERT_EQ(events.size(), 1u);
-  EXPECT_EQ(events[0]["error"]["message"], "logprobs: too many");
+  for (const Fails fails : {Fails::event, Fails::finished}) {
+    const std::vector<Json> events = events_of(respond(fails, true, logged).body);
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_EQ(events[0]["error"]["message"], "logprobs: too many");
+  }
 }
 
 TEST(Exchange, EndsWhereTheWholeCannotBeWritten) {

@@ -224,6 +224,10 @@ class RecordingReply final : public HttpReply {
     changed_.notify_all();
     return true;
   }
+  void when_due(std::function<bool()> write) override {
+    while (write()) {
+    }
+  }
   void end() override {
     const std::lock_guard lock(mutex_);
     ended_ = true;

@@ -262,33 +262,46 @@ TEST(HttpServer, StreamsInChunks) {
   EXPECT_TRUE(client.received().ends_with("\r\n\r\nfirst;xxxxxxxxxx")) << client.received();
 }
 
-TEST(HttpServer, TheFirstPieceIsSentAtOnceAndThoseThatFollowQuicklyTogether) {
-  std::atomic<bool> goes_on = false;
+TEST(HttpServer, WhatIsDueIsWrittenAtOnceAndThenOnceInAFrame) {
+  constexpr size_t kPieces = 5;
+  std::vector<std::chrono::steady_clock::time_point> calls;
   HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
     reply->begin({200, "text/event-stream", ""});
-    reply->write("one;");
-    goes_on.wait(false);
-    for (const char* piece : {"two;", "three;", "four;"}) {
-      reply->write(piece);
-      std::this_thread::sleep_for(milliseconds(2));
-    }
-    std::this_thread::sleep_for(milliseconds(300));
-    reply->end();
+    reply->when_due([&, reply] {
+      calls.push_back(std::chrono::steady_clock::now());
+      if (calls.size() <= kPieces) return reply->write("piece;");
+      reply->when_due([reply] {  // it may be asked for again
+        reply->write("again;");
+        reply->end();
+        return false;
+      });
+      return false;
+    });
   });
-  const auto together = [&] {
-    goes_on = false;
-    RawClient client(server.port());
-    client.get("/");
-    EXPECT_TRUE(client.read_until("one;"));
-    goes_on = true;
-    goes_on.notify_all();
-    EXPECT_TRUE(client.read_until("two;"));
-    const bool has_all = client.received().find("four;") != std::string::npos;
-    const bool before_the_end = client.read_until("four;", 0.25);
-    return has_all && before_the_end;
-  };
-  // The thread that writes may lose its processor in between.
-  EXPECT_TRUE(together() || together() || together());
+  RawClient client(server.port());
+  client.get("/");
+  ASSERT_TRUE(client.read_until("again;\r\n0\r\n\r\n"));
+  ASSERT_EQ(calls.size(), kPieces + 1);
+  // The first comes in a frame that has begun, the others in frames of their own.
+  EXPECT_GT(calls.back() - calls.front(), milliseconds(16) * (kPieces - 1));
+  size_t pieces = 0;
+  for (size_t at = 0; (at = client.received().find("piece;", at)) != std::string::npos; ++at) ++pieces;
+  EXPECT_EQ(pieces, kPieces);
+}
+
+TEST(HttpServer, NothingIsDueForAClientThatHasGone) {
+  std::atomic<bool> has = false;
+  const auto part = std::make_shared<int>();
+  HttpServer server(options(), [&](HttpRequest, std::shared_ptr<HttpReply> reply) {
+    reply->begin({200, "text/event-stream", "first;"});
+    reply->when_due([part, reply] { return reply->write(std::string(100, 'x')) || true; });
+    has = true;
+  });
+  RawClient client(server.port());
+  client.get("/");
+  ASSERT_TRUE(client.read_until("xxx"));
+  client.leave();
+  EXPECT_TRUE(eventually([&] { return server.connections() == 0 && part.use_count() == 1; }));
 }
 
 TEST(HttpServer, AClientThatVanishesIsNoticed) {

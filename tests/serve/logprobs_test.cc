@@ -16,7 +16,8 @@ size_t write(ResponseWriter& writer, size_t tokens) {
   std::string out;
   size_t sent = 0;
   for (size_t i = 0; i < tokens; ++i) {
-    writer.token(0, {'a', static_cast<int64_t>(i), &l}, out);
+    writer.token(0, {'a', static_cast<int64_t>(i), &l});
+    writer.take(out);
     sent += std::exchange(out, {}).size();
   }
   writer.finished(0, {}, out);

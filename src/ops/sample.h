@@ -41,10 +41,24 @@ void argmax(Stream& s, Tensor ids_T, const Tensor& logits, int64_t limit);
 void sampling_distribution(Stream& s, Tensor p, const Tensor& logits, int64_t limit, const SamplingRule& rule,
                            const SamplingState& state = {});
 
+/// The first 32 bits of u_i, below: two rounds of multiplication and shifts, so that the u_i of all ids, which are
+/// mostly too large to matter, cost little. `key`: of the noise.
+constexpr uint32_t noise_head(uint64_t key, uint32_t i) {
+  uint32_t x = i ^ static_cast<uint32_t>(key);
+  x = (x ^ x >> 16) * 0x21f0aaadu;
+  x = (x ^ x >> 15 ^ static_cast<uint32_t>(key >> 32)) * 0x735a2d97u;
+  return x ^ x >> 15;
+}
+
+/// u_i of a noise: uniform in [0, 1), 53 bits, a function of its key and i.
+constexpr double noise_uniform(uint64_t key, uint32_t i) {
+  const uint64_t rest = mix64(key ^ mix64(i)) >> 43;
+  return static_cast<double>(uint64_t{noise_head(key, i)} << 21 | rest) * 0x1p-53;
+}
+
 /// The id i that arrives first, at E_i / p_i, where p is what sampling_distribution makes of logits (1, V), and E_i =
-/// -log(1 - u_i) with the i-th uniform() of `noise`; of equal ones the lower; 0 where nothing is allowed. Cheaper than
-/// to make p: without top_k, most winners of a race of all ids are among those that the cuts leave, and are the winners
-/// there too.
+/// -log(1 - u_i) with u_i of `noise`; of equal ones the lower; 0 where nothing is allowed. Cheaper than to make p:
+/// without top_k, most winners of a race of all ids are among those that the cuts leave, and are the winners there too.
 /// `work` (1, V) f32 is overwritten. In the host's memory, on the caller's thread.
 int32_t draw(Stream& s, Tensor work, const Tensor& logits, int64_t limit, const SamplingRule& rule,
              const SamplingState& state, const Rng& noise);

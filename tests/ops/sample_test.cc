@@ -301,13 +301,14 @@ int32_t draw_one(std::vector<float> logits, int64_t limit, const SamplingRule& r
 
 /// By the definition: the distribution, and the logarithms of all ids.
 int32_t slow_draw(std::vector<float> logits, int64_t limit, const SamplingRule& rule, const SamplingState& state,
-                  Rng noise) {
+                  const Rng& noise) {
   std::vector<float> p(logits.size());
   sampling_distribution(stream(1), one_row(p), one_row(logits), limit, rule, state);
   int32_t first = 0;
   double earliest = std::numeric_limits<double>::infinity();
   for (size_t i = 0; i < p.size(); ++i) {
-    const double arrival = -std::log1p(-noise.uniform()) / static_cast<double>(p[i]);
+    const double u = noise_uniform(noise.key(), static_cast<uint32_t>(i));
+    const double arrival = -std::log1p(-u) / static_cast<double>(p[i]);
     if (!(p[i] > 0) || arrival >= earliest) continue;
     earliest = arrival;
     first = static_cast<int32_t>(i);

@@ -1,6 +1,7 @@
 #include "ops/sample.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -51,13 +52,9 @@ void scale(float* y, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i += lanes()) store_n(hn::Mul(load_n(y + i, n - i), hn::Set(F(), factor)), y + i, n - i);
 }
 
-using F64 = hn::ScalableTag<double>;
-using U64 = hn::RebindToUnsigned<F64>;
-using VU64 = hn::Vec<U64>;
-
 double total(const float* x, int64_t n) {
-  const F64 d;
-  const hn::Rebind<float, F64> df;
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> df;
   const int64_t step = static_cast<int64_t>(hn::Lanes(d));
   auto even = hn::Zero(d), odd = even;
   int64_t i = 0;
@@ -70,13 +67,17 @@ double total(const float* x, int64_t n) {
   return sum;
 }
 
-/// As in base/rng.h.
-HWY_INLINE VU64 mix64(VU64 z) {
-  const U64 d;
-  z = hn::Add(z, hn::Set(d, 0x9e3779b97f4a7c15ull));
-  z = hn::Mul(hn::Xor(z, hn::ShiftRight<30>(z)), hn::Set(d, 0xbf58476d1ce4e5b9ull));
-  z = hn::Mul(hn::Xor(z, hn::ShiftRight<27>(z)), hn::Set(d, 0x94d049bb133111ebull));
-  return hn::Xor(z, hn::ShiftRight<31>(z));
+using U32 = hn::RebindToUnsigned<F>;
+using VU32 = hn::Vec<U32>;
+
+/// noise_head() of the ids from i on.
+HWY_INLINE VU32 noise_heads(uint64_t key, int64_t i) {
+  const U32 d;
+  VU32 x = hn::Xor(hn::Iota(d, static_cast<uint32_t>(i)), hn::Set(d, static_cast<uint32_t>(key)));
+  x = hn::Mul(hn::Xor(x, hn::ShiftRight<16>(x)), hn::Set(d, 0x21f0aaadu));
+  x = hn::Xor(hn::Xor(x, hn::ShiftRight<15>(x)), hn::Set(d, static_cast<uint32_t>(key >> 32)));
+  x = hn::Mul(x, hn::Set(d, 0x735a2d97u));
+  return hn::Xor(x, hn::ShiftRight<15>(x));
 }
 
 /// The first to arrive so far.
@@ -84,36 +85,78 @@ struct Winner {
   double time = std::numeric_limits<double>::infinity();
   int64_t id = 0;
 
-  void meet(int64_t i, float p, Rng noise) {
+  void meet(int64_t i, float p, uint64_t key) {
     if (!(p > 0)) return;
-    noise.set_counter(static_cast<uint64_t>(i));
-    const double arrival = -std::log1p(-noise.uniform()) / static_cast<double>(p);
-    if (arrival >= time) return;
+    const double arrival = -std::log1p(-noise_uniform(key, static_cast<uint32_t>(i))) / static_cast<double>(p);
+    if (arrival > time || (arrival == time && i >= id)) return;
     time = arrival;
     id = i;
   }
 };
 
-/// Who arrives first. Logarithms are for the few that could: E = -log(1 - u) >= u.
-int64_t race(const float* p, int64_t n, const Rng& noise) {
-  const F64 d;
-  const U64 du;
-  const hn::RebindToSigned<F64> di;
-  const hn::Rebind<float, F64> df;
-  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  const VU64 key = hn::Set(du, noise.key());
-  Winner winner;
-  int64_t i = 0;
-  for (; i + step <= n; i += step) {
-    const VU64 bits = mix64(hn::Xor(key, mix64(hn::Iota(du, static_cast<uint64_t>(i)))));
-    const auto u = hn::Mul(hn::ConvertTo(d, hn::BitCast(di, hn::ShiftRight<11>(bits))), hn::Set(d, 0x1p-53));
-    const auto latest = hn::Mul(hn::Set(d, winner.time), hn::PromoteTo(d, hn::LoadU(df, p + i)));
-    // Not u < latest: before the first arrival that is infinity, or NaN where p is 0.
-    if (hn::AllTrue(d, hn::Ge(u, latest))) continue;
-    for (int64_t j = i; j < i + step; ++j) winner.meet(j, p[j], noise);
+/// p as they are given to race().
+struct Given {
+  const float* p;
+
+  V bound(int64_t i) const { return load(p + i); }
+  float at(int64_t i) const { return p[i]; }
+};
+
+/// p = exp(scale (x - shift)), equal to what exponentials() makes, of which most are not needed to the last bit: 2^(n +
+/// f) is at most 2^n (1 + f), which is the float of the bits n + f, with n biased.
+struct Exponentials {
+  const float* x;
+  float shift, scale;
+
+  V bound(int64_t i) const {
+    constexpr float kLog2e = 1.44269504f, kBits = 0x1p23f, kBias = 127;
+    constexpr float kSlack = 0x1p-11f;  // more than is lost by rounding exponents of up to 127
+    const V e = hn::Mul(hn::Sub(load(x + i), hn::Set(F(), shift)), hn::Set(F(), scale * kLog2e));
+    const V biased = hn::Max(hn::Add(e, hn::Set(F(), kBias + kSlack)), hn::Set(F(), 1));
+    return hn::BitCast(F(), hn::ConvertTo(hn::RebindToSigned<F>(), hn::Mul(biased, hn::Set(F(), kBits))));
   }
-  for (; i < n; ++i) winner.meet(i, p[i], noise);
+  float at(int64_t i) const {
+    float p;
+    exponentials(&p, x + i, 1, shift, scale);
+    return p;
+  }
+};
+
+/// Who arrives first of n. Logarithms, and p itself, are for the few that could, by the first 24 bits of u and a bound
+/// of p from above: E = -log(1 - u) >= u. The favourite is looked at first, so that they are few.
+template <class P>
+int64_t race_of(const P p, int64_t n, int64_t favourite, uint64_t key) {
+  constexpr double kUp = 1 + 0x1p-20;  // more than what rounding to float32 takes away
+  const F d;
+  const hn::RebindToSigned<F> di;
+  Winner winner;
+  winner.meet(favourite, p.at(favourite), key);
+  int64_t i = 0;
+  for (; i + lanes() <= n; i += lanes()) {
+    const VU32 head = hn::ShiftRight<8>(noise_heads(key, i));
+    const V u = hn::Mul(hn::ConvertTo(d, hn::BitCast(di, head)), hn::Set(d, 0x1p-24f));
+    const V latest = hn::Mul(hn::Set(d, static_cast<float>(winner.time * kUp)), p.bound(i));
+    // Not u < latest: before the first arrival that is infinity, or NaN where p is 0.
+    const auto is_late = hn::Ge(u, latest);
+    if (hn::AllTrue(d, is_late)) continue;
+    uint64_t in_time = 0;
+    hn::StoreMaskBits(d, hn::Not(is_late), reinterpret_cast<uint8_t*>(&in_time));
+    for (; in_time != 0; in_time &= in_time - 1) {
+      const int64_t j = i + std::countr_zero(in_time);
+      winner.meet(j, p.at(j), key);
+    }
+  }
+  for (; i < n; ++i) winner.meet(i, p.at(i), key);
   return winner.id;
+}
+
+int64_t race(const float* p, int64_t n, int64_t favourite, uint64_t key) {
+  return race_of(Given{p}, n, favourite, key);
+}
+
+/// p = exp(scale (x - x of the favourite)).
+int64_t race_of_exponentials(const float* x, int64_t n, int64_t favourite, float scale, uint64_t key) {
+  return race_of(Exponentials{x, x[favourite], scale}, n, favourite, key);
 }
 
 /// Sum of the p that come before p[id]: that are larger, or equal and of a lower id.
@@ -160,6 +203,7 @@ HWY_EXPORT(sum_exponentials);
 HWY_EXPORT(scale);
 HWY_EXPORT(total);
 HWY_EXPORT(race);
+HWY_EXPORT(race_of_exponentials);
 HWY_EXPORT(sum_before);
 HWY_EXPORT(first_of);
 
@@ -211,9 +255,11 @@ void change(float* p, const float* logits, int64_t V, int64_t limit, const Sampl
   if (state.allowed) forbid(p, limit, state.allowed);
 }
 
+float scale_of(const SamplingRule& rule) { return 1.0f / std::max(rule.temperature, kColdest); }
+
 /// p = exp((logits - the largest) / temperature).
 void soften(float* p, const float* logits, int64_t limit, float most, const SamplingRule& rule) {
-  HWY_DYNAMIC_DISPATCH(exponentials)(p, logits, limit, most, 1.0f / std::max(rule.temperature, kColdest));
+  HWY_DYNAMIC_DISPATCH(exponentials)(p, logits, limit, most, scale_of(rule));
 }
 
 void distribution_row(float* p, const float* logits, int64_t V, int64_t limit, const SamplingRule& rule) {
@@ -275,17 +321,18 @@ int32_t draw(Stream&, Tensor work, const Tensor& logits, int64_t limit, const Sa
   }
   const float most = HWY_DYNAMIC_DISPATCH(largest)(x, limit);
   if (most == -std::numeric_limits<float>::infinity()) return 0;
-  if (rule.temperature == 0) {
-    const int64_t best = HWY_DYNAMIC_DISPATCH(first_of)(x, limit, most);
-    return static_cast<int32_t>(best < limit ? best : 0);  // a row of NaN has no largest element
+  const int64_t best = HWY_DYNAMIC_DISPATCH(first_of)(x, limit, most);
+  if (best == limit) return 0;  // a row that has NaN may have no largest element
+  if (rule.temperature == 0) return static_cast<int32_t>(best);
+  int64_t first = -1;
+  if (rule.top_k == 0) {  // whether an id is among the k is as dear to tell as to find them all
+    first = HWY_DYNAMIC_DISPATCH(race_of_exponentials)(x, limit, best, scale_of(rule), noise.key());
+    if (rule.top_p == 1 && rule.min_p == 0) return static_cast<int32_t>(first);
   }
   soften(p, x, limit, most, rule);
-  if (rule.top_k == 0) {  // whether an id is among the k is as dear to tell as to find them all
-    const int64_t first = HWY_DYNAMIC_DISPATCH(race)(p, limit, noise);
-    if (is_left(p, limit, first, rule)) return static_cast<int32_t>(first);
-  }
+  if (first >= 0 && is_left(p, limit, first, rule)) return static_cast<int32_t>(first);
   cut_tail(p, limit, rule);
-  return static_cast<int32_t>(HWY_DYNAMIC_DISPATCH(race)(p, limit, noise));
+  return static_cast<int32_t>(HWY_DYNAMIC_DISPATCH(race)(p, limit, best, noise.key()));
 }
 
 void log_sum_exp(Stream& s, Tensor total_T, const Tensor& logits) {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/ranks.h"
 #include "parallel/communicator.h"
 
 namespace {
@@ -19,7 +20,7 @@ constexpr int kUserError = 2, kInternalError = 70;
 void print_error(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 32) c = ' ';
-  fmt::print(stderr, "sluice: {}\n", text);
+  fmt::print(stderr, "sluice: {}{}\n", sluice::rank_prefix(), text);
 }
 
 /// Exit code of the command that is given.

@@ -122,6 +122,7 @@ void run_train(TrainOptions& o) {
   const std::string resolved = format_config(o.config);
   const TemporaryFolder scratch(o.dry_run && o.resume.empty());  // a dry run leaves nothing behind
   if (!scratch.path().empty()) o.config.out = scratch.path().string();
+  if (o.config.threads == 0 && ranks->size() > 1) o.config.threads = cores_of_a_rank();
   Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {stop_requested, write_sample}, *ranks);
   const bool is_first = ranks->rank() == 0;
   if (!o.json && is_first) fmt::print(stderr, "{}", resolved);
@@ -135,8 +136,8 @@ void run_train(TrainOptions& o) {
   if (is_done)
     fmt::print(stderr, "done: {}/latest, {}/report.html\n", o.config.out, o.config.out);
   else
-    fmt::print(stderr, "stopped after step {}; to go on: sluice train --resume {}\n", trainer.progress().step,
-               o.config.out);
+    fmt::print(stderr, "stopped after step {}; to go on: {}sluice train --resume {}\n", trainer.progress().step,
+               ranks->size() > 1 ? fmt::format("mpirun -n {} ", ranks->size()) : "", o.config.out);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ class Transfer {
   /// One that is done.
   Transfer() = default;
   explicit Transfer(std::shared_ptr<State> state) : state_(std::move(state)) {}
-  /// Returns when the memory may be read and written again. Throws Error with what the transfer met.
+  /// Returns when the memory may be read and written again. What fails ends the program.
   void wait() const {
     if (state_) state_->wait();
   }

@@ -1,5 +1,5 @@
-// One thread makes all calls of MPI: it begins transfers in the order in which they were asked for and drives them
-// while the program computes.
+// Between its beginning and its end one thread makes all calls of MPI: it begins transfers in the order in which they
+// were asked for and drives them while the program computes.
 #include "parallel/mpi.h"
 
 #include <mpi.h>
@@ -19,7 +19,8 @@
 namespace sluice::mpi {
 namespace {
 
-constexpr int kSilentRank = 71;                   // exit code
+constexpr int kSilentRank = 71;  // exit code
+constexpr int kMostTag = (1 << 24) + 2;
 constexpr int64_t kMostBytes = int64_t{1} << 30;  // of one call of MPI, which counts with int
 
 using Requests = std::vector<MPI_Request>;
@@ -127,6 +128,11 @@ class Engine {
     int provided = 0;
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
     if (provided < MPI_THREAD_SERIALIZED) fail("MPI: expected one that lets another thread call it, found none");
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    int has_bound = 0, *most_tag = nullptr;
+    MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &most_tag, &has_bound);
+    if (!has_bound || *most_tag < kMostTag) fail("MPI: expected tags up to {}, found one without", kMostTag);
     thread_ = std::thread([this] { drive(); });
   }
   ~Engine() {
@@ -142,6 +148,8 @@ class Engine {
   }
   Engine(const Engine&) = delete;
 
+  int rank() const { return rank_; }
+  int size() const { return size_; }
   /// `name` says what it is; for ever valid.
   Transfer post(const char* name, std::function<void(Requests&)> begin) {
     auto job = std::make_shared<Job>(name, std::move(begin));
@@ -159,7 +167,10 @@ class Engine {
     std::vector<std::shared_ptr<Job>> running;
     for (int idle = 0; take_posted(running); ++idle) {
       pulse.beat(running.empty() ? "computing" : running.front()->name());
-      const auto over = std::partition(running.begin(), running.end(), [](const auto& job) { return !job->is_over(); });
+      const auto over = std::partition(running.begin(), running.end(), [&](const auto& job) {
+        pulse.beat(job->name());  // between sums, which MPI computes when it is asked
+        return !job->is_over();
+      });
       if (over != running.end()) idle = 0;
       std::for_each(over, running.end(), [](const auto& job) { job->end(); });
       running.erase(over, running.end());
@@ -194,6 +205,7 @@ class Engine {
   std::condition_variable wake_;
   std::deque<std::shared_ptr<Job>> posted_;
   bool is_ending_ = false, is_failing_ = false;
+  int rank_ = 0, size_ = 1;
   std::thread thread_;
 };
 
@@ -211,10 +223,8 @@ void each_piece(int64_t bytes, Fn&& fn) {
 
 class MpiCommunicator : public Communicator {
  public:
-  MpiCommunicator(std::shared_ptr<Engine> engine, MPI_Comm comm) : engine_(std::move(engine)), comm_(comm) {
-    MPI_Comm_rank(comm_, &rank_);
-    MPI_Comm_size(comm_, &size_);
-  }
+  MpiCommunicator(std::shared_ptr<Engine> engine, MPI_Comm comm, int rank, int size)
+      : engine_(std::move(engine)), comm_(comm), rank_(rank), size_(size) {}
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
@@ -268,13 +278,18 @@ class MpiCommunicator : public Communicator {
     });
   }
   std::unique_ptr<Communicator> split(int color) override {
+    // Where ranks arrive at different times, they wait in a transfer, not in the call, which would keep the thread.
+    engine_->post("split", [&](Requests& requests) { MPI_Ibarrier(comm_, &requests.emplace_back()); }).wait();
     std::unique_ptr<Communicator> part;
     engine_
         ->post("split",
                [&](Requests&) {
                  MPI_Comm comm;
                  MPI_Comm_split(comm_, color, rank_, &comm);
-                 part = std::make_unique<MpiCommunicator>(engine_, comm);
+                 int rank = 0, size = 1;
+                 MPI_Comm_rank(comm, &rank);
+                 MPI_Comm_size(comm, &size);
+                 part = std::make_unique<MpiCommunicator>(engine_, comm, rank, size);
                })
         .wait();
     return part;
@@ -296,14 +311,15 @@ class MpiCommunicator : public Communicator {
 
   std::shared_ptr<Engine> engine_;
   MPI_Comm comm_;
-  int rank_ = 0, size_ = 1;
+  int rank_, size_;
 };
 
 }  // namespace
 
 std::unique_ptr<Communicator> world() {
   auto engine = std::make_shared<Engine>();
-  return std::make_unique<MpiCommunicator>(std::move(engine), MPI_COMM_WORLD);
+  const int rank = engine->rank(), size = engine->size();
+  return std::make_unique<MpiCommunicator>(std::move(engine), MPI_COMM_WORLD, rank, size);
 }
 
 void abort(int exit_code) {

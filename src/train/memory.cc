@@ -91,10 +91,11 @@ size_t available_memory(const Device& device) {
 }
 
 void check_memory(const HfConfig& c, const TrainConfig& config, Precision precision, size_t activations,
-                  const Device& device) {
+                  const Device& device, double part) {
   const int64_t mtp = c.num_nextn_predict_layers;
-  const size_t weights = model_bytes(c, mtp, precision), optimizer = Optimizer::bytes(c, mtp, precision);
-  const size_t average = config.ema_decay > 0 ? model_bytes(c, mtp, Precision::f32) : 0;
+  const auto here = [&](size_t bytes) { return static_cast<size_t>(part * static_cast<double>(bytes)); };
+  const size_t weights = here(model_bytes(c, mtp, precision)), optimizer = here(Optimizer::bytes(c, mtp, precision));
+  const size_t average = config.ema_decay > 0 ? here(model_bytes(c, mtp, Precision::f32)) : 0;
   const size_t available = available_memory(device), total = weights + optimizer + average + activations;
   if (total > available)
     fail(

@@ -16,8 +16,9 @@ size_t available_memory();
 size_t available_memory(const Device& device);
 
 /// Throws Error with the sums by kind when weights, optimiser and activations do not fit into what `device` has.
+/// `part`: of the model that is here, where there are several ranks.
 void check_memory(const HfConfig& model, const TrainConfig& config, Precision precision, size_t activations,
-                  const Device& device);
+                  const Device& device, double part = 1);
 
 /// dst = src for those in `mask`, trees of equal shapes and float32.
 void copy_weights(Stream& s, ModelWeights& src, ModelWeights& dst, const ParamMask& mask);

@@ -85,15 +85,19 @@ void Replicas::assign_owners(const std::vector<Param>& list, const std::vector<R
     groups_[ranks] = world_.split(is_in_group);
     if (!is_in_group) groups_[ranks].reset();
   }
+  int64_t all = 0, held = 0;
   std::map<Ranks, size_t> next;
   for (size_t i = 0; i < list.size(); ++i) {
     const Ranks& ranks = holders[i];
     const int owner = owners[ranks][next[ranks]++];
     places_.push_back({groups_[ranks].get(), owner, ranks[static_cast<size_t>(owner)], ranks[0] == 0});
+    all += list[i].matrix->size();
+    if (places_[i].holders) held += list[i].matrix->size();
     // Biases follow from counts that all ranks have.
     share_.held.push_back(places_[i].holders || list[i].kind == ParamKind::router_bias);
-    share_.owned.push_back(places_[i].owner_in_world == world_.rank());
+    share_.owned.push_back(places_[i].owner_in_world == world_.rank() || list[i].kind == ParamKind::router_bias);
   }
+  held_part_ = static_cast<double>(held) / static_cast<double>(all);
 }
 
 void Replicas::reduce_gradients(ModelWeights& grad) {

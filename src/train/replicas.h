@@ -29,6 +29,8 @@ class Replicas {
   int data_part() const { return world_.rank() % data_parts(); }
   const RankLayout& layout() const { return layout_; }
   const RankShare& share() const { return share_; }
+  /// Of all parameters: those that are held, by their sizes.
+  double held_part() const { return held_part_; }
   /// Null where all experts are on every rank.
   ExpertExchange* exchange() { return exchange_ ? &*exchange_ : nullptr; }
   /// The ranks of this rank's pipeline.
@@ -62,6 +64,7 @@ class Replicas {
   std::map<Ranks, std::unique_ptr<Communicator>> groups_;
   std::optional<ExpertExchange> exchange_;
   RankShare share_;
+  double held_part_ = 1;
   std::vector<Place> places_;  // by place in parameters()
 };
 

@@ -50,6 +50,7 @@ Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks, Commu
   if (resume) {
     checkpoint = find_good_checkpoint(config_.out, notes_);
     if (!checkpoint) fail("{}: no checkpoint to resume from", config_.out);
+    check_same_on_all_ranks(*checkpoint);
     notes_.push_back(fmt::format("resuming from {}", checkpoint->string()));
   } else if (has_checkpoints(config_.out)) {
     fail("out: expected a folder without a run, found checkpoints in {0} (to go on: sluice train --resume {0})",
@@ -125,7 +126,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
   if (layout.pipeline > 1) layout.schedule = parse_schedule(config_.schedule);
   replicas_ = std::make_unique<Replicas>(world_, c, c.num_nextn_predict_layers, layout);
   activation_bytes_ = activation_bytes(c, config_, precision, replicas_->exchange());
-  check_memory(c, config_, precision, activation_bytes_, compute().device());
+  check_memory(c, config_, precision, activation_bytes_, compute().device(), is_first() ? 1 : replicas_->held_part());
   const RankShare& share = replicas_->share();
   model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
   if (source.empty())
@@ -158,6 +159,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
   } else {
     load_run(stream_, checkpoint, state());
   }
+  replicas_->share_weights(model_.weights);  // the owners' are those of the masters, not as the file rounds them
   sampler_->set_state(progress_.sampler);
 }
 
@@ -253,7 +255,7 @@ TrainPlan Trainer::plan() {
 
 bool Trainer::run() {
   if (progress_.total_steps == 0) plan();
-  if (const size_t free = fs::space(config_.out).available; free < checkpoint_bytes())
+  if (const size_t free = is_first() ? fs::space(config_.out).available : SIZE_MAX; free < checkpoint_bytes())
     fail("out: a checkpoint takes {} bytes, the disk of {} has {}", checkpoint_bytes(), config_.out, free);
   const ModelSize size = model_size(model_.config, static_cast<int64_t>(model_.weights.mtp.size()));
   RunInfo info;

@@ -58,6 +58,7 @@ class Trainer {
   bool is_first() const { return world_.rank() == 0; }
   void open_device();
   void check_ranks() const;
+  void check_same_on_all_ranks(const fs::path& checkpoint);
   fs::path open_folder(const std::optional<fs::path>& checkpoint);  // where the tokenizer is
   void load_weights(const fs::path& checkpoint);
   /// The stream that the run computes on.

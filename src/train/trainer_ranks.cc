@@ -1,5 +1,6 @@
 // What a run on several ranks does otherwise than one alone (train/replicas.h, train/pipeline_run.h).
 #include <cmath>
+#include <functional>
 
 #include "train/batch.h"
 #include "train/trainer.h"
@@ -13,10 +14,18 @@ void Trainer::check_ranks() const {
     if (ranks == 1 && wanted > 1)
       fail("{}: expected {} ranks or a multiple, started by mpirun, found one", key, wanted);
   if (ranks > 1 && gpu_) fail("device: several ranks train on CPUs only, found {}", config_.device);
-  if (config_.batch_size % ranks != 0)
-    fail("batch_size: expected a multiple of the {} ranks, found {}", ranks, config_.batch_size);
+  const int64_t parts = std::max<int64_t>(ranks / config_.pipeline_parallel, 1);
+  if (config_.batch_size % parts != 0)
+    fail("batch_size: expected a multiple of the {} ranks that share it, found {}", parts, config_.batch_size);
   if (ranks > 1 && config_.batch_start > 0)
     fail("batch_start: expected 0 with several ranks, found {}", config_.batch_start);
+}
+
+void Trainer::check_same_on_all_ranks(const fs::path& checkpoint) {
+  const int64_t name = static_cast<int64_t>(std::hash<std::string>()(checkpoint.filename().string()));
+  if (agree(world_, name) != name)
+    fail("{}: rank {} finds another newest good checkpoint there than the first rank, {}", config_.out, world_.rank(),
+         checkpoint.filename().string());
 }
 
 void Trainer::make_pipeline() {

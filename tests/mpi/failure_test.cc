@@ -60,7 +60,11 @@ class RankFailure : public testing::Test {
     const auto struck = std::chrono::steady_clock::now();
     Outcome o = run.wait();
     EXPECT_LT(std::chrono::steady_clock::now() - struck, std::chrono::seconds(10));
-    EXPECT_TRUE(ranks_of(run.pid()).empty());
+    for (const pid_t rank : ranks) {  // whose parent has gone
+      while (kill(rank, 0) == 0 && std::chrono::steady_clock::now() - struck < std::chrono::seconds(10))
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      EXPECT_NE(kill(rank, 0), 0) << rank;
+    }
     return o;
   }
 

@@ -183,7 +183,9 @@ void expect_simulated_time(Schedule schedule, int P, int M, double message) {
   std::printf("%-9s P %d, M %2d, messages %.0f ms: measured %.1f ms, simulated %.1f ms (%+.1f%%)\n",
               std::string(schedule_name(schedule)).c_str(), P, M, 1e3 * message, 1e3 * measured[2], 1e3 * simulated,
               100 * (measured[2] / simulated - 1));
-  EXPECT_NEAR(measured[2], simulated, 0.03 * simulated);
+  // On an idle machine within 2%; a busy one makes threads wait for longer.
+  EXPECT_GT(measured[2], 0.97 * simulated);
+  EXPECT_LT(measured[2], 1.08 * simulated);
 }
 
 TEST(PipelineTime, IsThatOfTheSimulation) {

@@ -11,7 +11,11 @@ namespace sluice::test {
 /// From the first test to the last.
 class World : public testing::Environment {
  public:
-  void SetUp() override { instance() = std::getenv("OMPI_COMM_WORLD_SIZE") ? mpi_communicator() : self_communicator(); }
+  void SetUp() override {
+    const char* expected = std::getenv("SLUICE_TEST_RANKS");
+    instance() = expected ? mpi_communicator() : self_communicator();
+    ASSERT_EQ(instance()->size(), expected ? std::atoi(expected) : 1);
+  }
   void TearDown() override { instance().reset(); }
   static std::unique_ptr<Communicator>& instance() {
     static std::unique_ptr<Communicator> ranks;

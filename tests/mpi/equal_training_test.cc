@@ -5,6 +5,7 @@
 
 #include "../cli/program.h"
 #include "base/file.h"
+#include "launcher.h"
 #include "formats/metrics_json.h"
 #include "formats/safetensors.h"
 
@@ -15,13 +16,7 @@ constexpr int64_t kSteps = 20;
 
 class EqualTraining : public testing::Test {
  protected:
-  /// Open MPI's permission to run as root and to have more ranks than cores.
-  static void SetUpTestSuite() {
-    for (const char* name :
-         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
-      setenv(name, "1", 1);
-    setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
-  }
+  static void SetUpTestSuite() { allow_many_ranks(); }
   EqualTraining() {
     write_file(dir_ / "text.txt", sample_text(60000));
     train(1, "tokenizer", {"steps=1"});  // the same for all runs

@@ -8,18 +8,14 @@
 
 #include "../cli/program.h"
 #include "base/file.h"
+#include "launcher.h"
 
 namespace sluice {
 namespace {
 
 class RankFailure : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    for (const char* name :
-         {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
-      setenv(name, "1", 1);
-    setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
-  }
+  static void SetUpTestSuite() { allow_many_ranks(); }
   RankFailure() { write_file(dir_ / "text.txt", sample_text(60000)); }
 
   Words words() const {

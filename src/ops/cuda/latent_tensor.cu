@@ -137,6 +137,25 @@ __device__ void exponentials(uint32_t (&p)[kKeys / 16][4], float (&keep)[2], Sof
     }
 }
 
+/// This warp's columns of a split, and once its softmax.
+template <int kCols>
+__device__ __forceinline__ void store_split(const Partial& out, const float (&sum)[kCols / 8][4],
+                                            const Softmax& softmax, int64_t t, int h0, int col, const LatentShape& a) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    const int h = h0 + mma_row(c);
+    if (h >= a.heads) continue;
+    const int64_t at = (t * a.heads + h) * out.splits + blockIdx.z;
+#pragma unroll
+    for (int n = 0; n < kCols / 8; ++n) {
+      const int column = col + 8 * n + mma_col(c);
+      if (column < a.latent) out.u[at * a.latent + column] = sum[n][c];
+    }
+    if (threadIdx.x < 32 && threadIdx.x % 4 == 0 && c % 2 == 0)
+      out.sums[at] = make_float2(softmax.most[c / 2], softmax.total[c / 2]);
+  }
+}
+
 template <int kC, int kR>
 __global__ __launch_bounds__(kThreads) void attend(Partial out, const float* qa, Rows<const half_t> cache,
                                                    Places places, LatentShape a, bool is_vector) {
@@ -187,19 +206,7 @@ __global__ __launch_bounds__(kThreads) void attend(Partial out, const float* qa,
       }
     __syncthreads();
   }
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    const int h = h0 + mma_row(c);
-    if (h >= a.heads) continue;
-    const int64_t at = (t * a.heads + h) * out.splits + blockIdx.z;
-#pragma unroll
-    for (int n = 0; n < kCols / 8; ++n) {
-      const int column = col + 8 * n + mma_col(c);
-      if (column < a.latent) out.u[at * a.latent + column] = sum[n][c];
-    }
-    if (threadIdx.x < 32 && threadIdx.x % 4 == 0 && c % 2 == 0)
-      out.sums[at] = make_float2(softmax.most[c / 2], softmax.total[c / 2]);
-  }
+  store_split<kCols>(out, sum, softmax, t, h0, col, a);
 }
 
 template <int kC, int kR>

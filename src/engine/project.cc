@@ -56,8 +56,9 @@ size_t total_packed_bytes(const ModelWeights& w) {
   return total.peak_bytes();
 }
 
-PackedMatrix Projector::packed(Stream& s, const Matrix& w) {
-  if (device_.is_cuda()) return {static_cast<std::byte*>(w.data), w.format, w.rows, w.cols};
+Projector::Packed Projector::packed(Stream& s, const Matrix& w) {
+  const double file_bytes = static_cast<double>(row_bytes(w.format, w.cols));
+  if (device_.is_cuda()) return {{static_cast<std::byte*>(w.data), w.format, w.rows, w.cols}, file_bytes};
   if (const auto found = packed_.find(w.data); found != packed_.end()) return found->second;
   const size_t mark = memory_.mark();
   const PackedMatrix all = alloc_packed(memory_, w);
@@ -73,7 +74,8 @@ PackedMatrix Projector::packed(Stream& s, const Matrix& w) {
       pack_matrix(s, {out, w.format, rows.rows, w.cols}, rows);
       release(rows);
     }
-    return packed_.emplace(w.data, all).first->second;
+    const double bytes = w.format == Format::bf16 ? packed_read_bytes(all) / static_cast<double>(w.rows) : file_bytes;
+    return packed_.emplace(w.data, Packed{all, bytes}).first->second;
   } catch (...) {
     memory_.release(mark);
     throw;
@@ -129,18 +131,19 @@ bool Projector::next_experts() {
 }
 
 /// A product of `rows` rows with the first `outs` of w.
-void Projector::count(const Matrix& w, int64_t rows, int64_t outs) {
-  work_.bytes += static_cast<double>(outs * row_bytes(w.format, w.cols));
-  work_.operations += 2 * static_cast<double>(rows) * static_cast<double>(outs * w.cols);
+void Projector::count(const Packed& w, int64_t rows, int64_t outs) {
+  work_.bytes += static_cast<double>(outs) * w.row_bytes;
+  work_.operations += 2 * static_cast<double>(rows) * static_cast<double>(outs * w.matrix.cols);
 }
 
 void Projector::project(Stream& s, const InferInput& x, std::initializer_list<Projection> products) {
   if (s.is_dry()) return;
   products_.clear();
   for (const auto& [y, w, out] : products) {
-    count(w, y.rows(), y.cols());
     if (observer_) observer_(x.x, w);
-    products_.push_back({y, rows_for(x, w, device_), packed(s, w), out});
+    const Packed p = packed(s, w);
+    count(p, y.rows(), y.cols());
+    products_.push_back({y, rows_for(x, w, device_), p.matrix, out});
   }
   packed_linear(s, products_);
 }
@@ -154,10 +157,11 @@ void Projector::project_experts(Stream& s, const InferInput& x, std::initializer
       const size_t e = static_cast<size_t>(expert);
       const int64_t begin = offset[e], rows = offset[e + 1] - begin;
       const Matrix& w = bank[e];
-      count(w, rows, y.cols());
       if (observer_) observer_(x.x.slice_rows(begin, rows), w);
-      products_.push_back({y.slice_rows(begin, rows), rows_for(x, w, device_).slice(begin, rows),
-                           experts_ ? experts_->packed(w) : packed(s, w)});
+      const Packed p =
+          experts_ ? Packed{experts_->packed(w), static_cast<double>(row_bytes(w.format, w.cols))} : packed(s, w);
+      count(p, rows, y.cols());
+      products_.push_back({y.slice_rows(begin, rows), rows_for(x, w, device_).slice(begin, rows), p.matrix});
     }
   packed_linear(s, products_);
 }
@@ -173,7 +177,7 @@ void Projector::project_experts_on_gpu(Stream& s, const InferInput& x,
         E > 1 ? static_cast<const std::byte*>(bank[1].data) - static_cast<const std::byte*>(first.data) : 0;
     work_.bytes += static_cast<double>(active * y.cols() * row_bytes(first.format, first.cols));
     work_.operations += 2 * static_cast<double>(num_rows_) * static_cast<double>(y.cols() * first.cols);
-    expert_products_.push_back({y, rows_for(x, first, device_), {packed(s, first), stride, E}});
+    expert_products_.push_back({y, rows_for(x, first, device_), {packed(s, first).matrix, stride, E}});
   }
   packed_expert_linear(s, expert_products_, offsets_E1_);
 }

@@ -99,13 +99,17 @@ class Projector {
   void observe(ProductObserver observer) { observer_ = std::move(observer); }
 
  private:
-  PackedMatrix packed(Stream& s, const Matrix& w);
+  struct Packed {
+    PackedMatrix matrix;
+    double row_bytes;  // read of a row
+  };
+  Packed packed(Stream& s, const Matrix& w);
   void project_experts_on_gpu(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products);
-  void count(const Matrix& w, int64_t rows, int64_t outs);
+  void count(const Packed& w, int64_t rows, int64_t outs);
 
   Arena memory_;
   Device device_;
-  std::unordered_map<const void*, PackedMatrix> packed_;
+  std::unordered_map<const void*, Packed> packed_;
   std::vector<PackedProduct> products_;  // being done
   std::vector<PackedExpertProduct> expert_products_;
   ExpertCache* experts_ = nullptr;

@@ -40,6 +40,11 @@ size_t packed_bytes(Format format, int64_t rows, int64_t cols, const Device& dev
   return device.is_cuda() ? gpu_packed_bytes(format, rows, cols) : cpu::packed_bytes(format, rows, cols);
 }
 
+double packed_read_bytes(const PackedMatrix& w) {
+  check_packed(w, {});
+  return cpu::packed_read_bytes(w);
+}
+
 void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
   check_packed(out, s.device());
   check(out.format == packed_format(w.format, s.device()) && out.rows == w.rows && out.cols == w.cols,

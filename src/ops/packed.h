@@ -4,7 +4,8 @@
 //   block formats (specification 10.4)  activations rounded to 8 bits per block of 32, sums of a block exact in
 //                                       integers, blocks added in float32 in ascending order
 //   f32, bf16, fp8_128                  float32 activations, multiply-adds in ascending order of K; fp8 codes are
-//                                       multiplied by their scale first
+//                                       multiplied by their scale first; the few bf16 weights whose exponent is far
+//                                       from those of their neighbours come last
 // On a GPU:
 //   bf16, fp8_128, block formats        activations rounded to bf16, block formats too; sums of 128 of K on tensor
 //                                       cores, which are scaled (fp8_128) and added in float32 in ascending order
@@ -38,6 +39,10 @@ Activations activations_of(Format format, const Device& device = {});
 
 /// Bytes of a matrix of this packed format.
 size_t packed_bytes(Format format, int64_t rows, int64_t cols, const Device& device = {});
+
+/// Bytes of a packed matrix on the CPU that a product with all of it reads: fewer than packed_bytes() where bf16 is
+/// held in its short form.
+double packed_read_bytes(const PackedMatrix& w);
 
 /// Fills `out` (its data, packed_format() and the shape of `w` set) from blocks in the order of the file, which lie in
 /// memory of the host's, on a GPU's stream as well.
@@ -89,6 +94,7 @@ void packed_expert_linear(Stream& s, std::span<const PackedExpertProduct> produc
 
 namespace cpu {
 size_t packed_bytes(Format format, int64_t rows, int64_t cols);
+decltype(sluice::packed_read_bytes) packed_read_bytes;
 decltype(sluice::pack_matrix) pack_matrix;
 decltype(sluice::prepared_row_bytes) prepared_row_bytes;
 decltype(sluice::prepare_rows) prepare_rows;

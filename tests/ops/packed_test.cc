@@ -197,6 +197,88 @@ TEST_P(FixedOpTest, PackedPlainFormatsOfAnyWidth) {
     }
 }
 
+/// A bf16 matrix of 2 x 64 rows whose groups differ in what they can share: the first half has few weights far from
+/// the others (tiny, huge, zero, negative zero, subnormal), the second half has any exponent.
+struct MixedBf16 {
+  static constexpr int64_t kRows = 128, kCols = 264;
+  std::vector<uint16_t> bits;
+  Matrix matrix;
+  MixedBf16() : bits(kRows * kCols) {
+    Rng rng(7);
+    for (size_t i = 0; i < bits.size(); ++i) {
+      float v = static_cast<float>(rng.normal());
+      if (i % 1000 == 7) v = 1e-30f * v;
+      if (i % 1000 == 11) v = 1e20f;
+      if (i % 1000 == 13) v = 0;
+      if (i % 1000 == 17) v = -0.0f;
+      if (i % 1000 == 19) v = 1e-39f;
+      if (i >= bits.size() / 2) v = std::ldexp(v, static_cast<int>(rng.below(120)) - 60);
+      bits[i] = bf16(v).bits;
+    }
+    matrix.data = bits.data();
+    matrix.format = Format::bf16;
+    matrix.rows = kRows;
+    matrix.cols = kCols;
+  }
+  double at(int64_t n, int64_t k) const {
+    bf16 v;
+    v.bits = bits[static_cast<size_t>(n * kCols + k)];
+    return static_cast<double>(static_cast<float>(v));
+  }
+};
+
+TEST(PackedBf16, IsShorterWhereExponentsAreAlike) {
+  Stream s(2);
+  MixedBf16 w;
+  const Packed all(s, w.matrix);
+  w.matrix.rows /= 2;
+  const Packed alike(s, w.matrix);
+  const auto share = [](const Packed& p) {
+    return packed_read_bytes(p.matrix) / static_cast<double>(packed_bytes(Format::bf16, p.matrix.rows, p.matrix.cols));
+  };
+  EXPECT_GT(share(alike), 0.75);
+  EXPECT_LT(share(alike), 0.83);
+  EXPECT_NEAR(share(all), (share(alike) + 1) / 2, 1e-6);
+}
+
+TEST(PackedBf16, HasAllValuesInBothForms) {
+  Stream s(2);
+  const MixedBf16 w;
+  constexpr int64_t T = 13, N = MixedBf16::kRows, K = MixedBf16::kCols;
+  const Floats x = normals(T * K, 2);
+  const Packed packed(s, w.matrix);
+  Floats y(T * N, std::nanf(""));
+  multiply(s, Tensor(y.data(), {T, N}), Prepared(s, x.data(), T, K, Format::bf16).rows, packed.matrix);
+  for (int64_t t = 0; t < T; ++t) {
+    Floats alone(N, std::nanf(""));
+    multiply(s, Tensor(alone.data(), {1, N}), Prepared(s, x.data() + t * K, 1, K, Format::bf16).rows, packed.matrix);
+    for (int64_t n = 0; n < N; ++n) {
+      double sum = 0, size = 0;
+      for (int64_t k = 0; k < K; ++k) {
+        const double term = static_cast<double>(x[static_cast<size_t>(t * K + k)]) * w.at(n, k);
+        sum += term, size += std::abs(term);
+      }
+      ASSERT_NEAR(y[static_cast<size_t>(t * N + n)], sum, 2e-6 * size) << t << " " << n;
+      ASSERT_EQ(alone[static_cast<size_t>(n)], y[static_cast<size_t>(t * N + n)]) << t << " " << n;
+    }
+  }
+}
+
+/// One weight at a time, so that none hides behind larger ones.
+TEST(PackedBf16, KeepsEveryWeight) {
+  Stream s(1);
+  const MixedBf16 w;
+  constexpr int64_t N = MixedBf16::kRows, K = MixedBf16::kCols;
+  const Packed packed(s, w.matrix);
+  for (int64_t k = 0; k < K; ++k) {
+    Floats x(K), y(N, std::nanf(""));
+    x[static_cast<size_t>(k)] = 1;
+    multiply(s, Tensor(y.data(), {1, N}), Prepared(s, x.data(), 1, K, Format::bf16).rows, packed.matrix);
+    for (int64_t n = 0; n < N; ++n)
+      ASSERT_EQ(static_cast<double>(y[static_cast<size_t>(n)]), w.at(n, k)) << n << " " << k;
+  }
+}
+
 TEST_P(PackedFormats, AddsAndKeepsToItsColumns) {
   Stream& s = any_stream();
   constexpr int64_t T = 6, N = 21, K = 256;

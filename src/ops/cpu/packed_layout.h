@@ -24,10 +24,28 @@ PackedTarget packed_target();
 /// of every row. The scales of fp8_128 follow the last group: one float32 per group and 128 columns.
 constexpr int64_t kQuad = 4;
 constexpr int64_t padded_cols(int64_t cols) { return (cols + kQuad - 1) / kQuad * kQuad; }
-constexpr int64_t plain_group_bytes(Format f, int64_t cols, int64_t lanes) {
-  return lanes * padded_cols(cols) * block_shape(f).bytes;
-}
 constexpr int64_t kScaleCols = 128;
+
+/// A group of bf16 begins with this. Where all but a few of its weights share seven values of the upper byte without
+/// its sign (14 exponents, of 256), or have 0 there, it is short: three quarters of the bytes for the same values. Then
+/// two quads are the lower bytes of one, those of the other, and their upper bytes as codes, those of the second quad
+/// in the upper nibbles. Bytes lie so that interleaving lower and upper ones of 16 gives the pairs of the long form.
+/// The few others are 0 there and are listed behind the last quad.
+struct Bf16Head {
+  uint32_t is_short, listed;
+  uint8_t upper[16];  // bytes of the codes
+};
+struct ListedWeight {
+  uint32_t col;
+  uint16_t lane, bits;
+};
+constexpr int64_t kHeadBytes = 64, kShortCols = 2 * kQuad;
+constexpr int64_t head_bytes(Format f) { return f == Format::bf16 ? kHeadBytes : 0; }
+constexpr int64_t short_bytes(int64_t cols, int64_t lanes) { return cols * lanes * 3 / 2; }
+
+constexpr int64_t plain_group_bytes(Format f, int64_t cols, int64_t lanes) {
+  return head_bytes(f) + lanes * padded_cols(cols) * block_shape(f).bytes;
+}
 
 /// How a packed matrix holds its codes.
 enum class PackedKind : uint8_t {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ops/cpu/packed_layout.h"
+#include "ops/cpu/packed_pack.h"
 
 namespace sluice::cpu {
 namespace {
@@ -227,36 +228,6 @@ void put(std::byte* block, const Parts* b, int64_t rows, int64_t lanes, int64_t 
     for (int64_t r = 0; r < rows; ++r) std::memcpy(out + 4 * (w * lanes + r), &words[r][w], 4);
 }
 
-/// One row of a plain format into its lane of a group of zeros.
-template <class T>
-void put_plain(std::byte* group, const T* row, int64_t cols, int64_t lanes, int64_t lane, int64_t neighbours) {
-  T* out = reinterpret_cast<T*>(group);
-  for (int64_t k = 0; k < cols; ++k) out[(k / neighbours * lanes + lane) * neighbours + k % neighbours] = row[k];
-}
-
-void pack_plain(Stream& s, const PackedMatrix& out, const Matrix& w, int64_t lanes) {
-  const int64_t groups = (w.rows + lanes - 1) / lanes, bytes = plain_group_bytes(w.format, w.cols, lanes);
-  const int64_t row_size = w.cols * block_shape(w.format).bytes, blocks = (w.cols + kScaleCols - 1) / kScaleCols;
-  float* scales = reinterpret_cast<float*>(out.data + groups * bytes);
-  parallel_for(s, groups, std::max<int64_t>(1, 65536 / bytes), [&](int64_t g, int64_t end, int) {
-    for (; g < end; ++g) {
-      std::byte* group = out.data + g * bytes;
-      std::memset(group, 0, static_cast<size_t>(bytes));
-      for (int64_t lane = 0; lane < std::min(lanes, w.rows - g * lanes); ++lane) {
-        const std::byte* row = static_cast<const std::byte*>(w.data) + (g * lanes + lane) * row_size;
-        if (w.format == Format::f32)
-          put_plain(group, reinterpret_cast<const uint32_t*>(row), w.cols, lanes, lane, 1);
-        else if (w.format == Format::bf16)
-          put_plain(group, reinterpret_cast<const uint16_t*>(row), w.cols, lanes, lane, 2);
-        else
-          put_plain(group, reinterpret_cast<const uint8_t*>(row), w.cols, lanes, lane, 4);
-      }
-      for (int64_t b = 0; w.format == Format::fp8_128 && b < blocks; ++b)
-        scales[g * blocks + b] = w.scales[g * lanes / kScaleCols * w.scale_cols() + b];
-    }
-  });
-}
-
 /// Groups [begin, end) of a block format.
 template <Format kFormat>
 void pack_groups(const PackedMatrix& out, const Matrix& w, const PackedTarget& target, int64_t begin, int64_t end) {
@@ -308,7 +279,7 @@ size_t packed_bytes(Format format, int64_t rows, int64_t cols) {
 }
 
 void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
-  if (!is_block_format(w.format)) return pack_plain(s, out, w, packed_target().lanes);
+  if (!is_block_format(w.format)) return pack_plain(s, out, w);
   pack_blocks<Format::q8_0, Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1, Format::iq4_nl, Format::q2_k,
               Format::q3_k, Format::q4_k, Format::q5_k, Format::q6_k>(s, out, w);
 }

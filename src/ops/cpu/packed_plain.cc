@@ -75,7 +75,8 @@ struct PlainTile {
     HWY_UNROLL(8)
     for (int i = 0; i < G * M; ++i) acc[i] = hn::Zero(F());
     HWY_UNROLL(2)
-    for (int g = 0; g < G; ++g) p[g] = job.weights + (group + g) * job.group_bytes, scale[g] = hn::Zero(F());
+    for (int g = 0; g < G; ++g)
+      p[g] = job.weights + (group + g) * job.group_bytes + head_bytes(kFormat), scale[g] = hn::Zero(F());
     for (int64_t k = 0, offset = 0; k < cols; k += kQuad, offset += quad_bytes) {
       const int64_t ahead = offset + ahead_of<G>(offset, job.group_bytes);
       HWY_UNROLL(2)
@@ -100,12 +101,127 @@ struct PlainTile {
   }
 };
 
+#if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes, and no short groups with its one lane
+
+using U8 = hn::Repartition<uint8_t, F>;
+using VU8 = hn::Vec<U8>;
+
+/// Eight columns of a short group of bf16.
+struct TwoQuads {
+  Quad quad[2];
+};
+
+HWY_INLINE TwoQuads load_short(const std::byte* p, VU8 upper) {
+  const auto bytes_at = [&](int64_t i)
+                            HWY_ATTR { return hn::LoadU(U8(), reinterpret_cast<const uint8_t*>(p) + i * 4 * lanes()); };
+  const VU8 codes = bytes_at(2);
+  const VU8 high[2] = {hn::TableLookupBytes(upper, hn::And(codes, hn::Set(U8(), 15))),
+                       hn::TableLookupBytes(upper, hn::ShiftRight<4>(codes))};
+  TwoQuads two;
+  HWY_UNROLL(2)
+  for (int q = 0; q < 2; ++q) {
+    const VU8 low = bytes_at(q);
+    const auto first = hn::BitCast(U32(), hn::InterleaveLower(U8(), low, high[q])),
+               second = hn::BitCast(U32(), hn::InterleaveUpper(U8(), low, high[q]));
+    const auto odd = hn::Set(U32(), 0xffff0000u);
+    two.quad[q].w[0] = hn::BitCast(F(), hn::ShiftLeft<16>(first));
+    two.quad[q].w[1] = hn::BitCast(F(), hn::And(first, odd));
+    two.quad[q].w[2] = hn::BitCast(F(), hn::ShiftLeft<16>(second));
+    two.quad[q].w[3] = hn::BitCast(F(), hn::And(second, odd));
+  }
+  return two;
+}
+
+/// Groups of bf16, each in its form.
+struct Bf16Tile {
+  const PackedJob& job;
+
+  const Bf16Head& head(int64_t group) const {
+    return *reinterpret_cast<const Bf16Head*>(job.weights + group * job.group_bytes);
+  }
+
+  template <int M, int G>
+  void run(int64_t row, int64_t group) const {
+    bool all_short = true;
+    for (int g = 0; g < G; ++g) all_short = all_short && head(group + g).is_short;
+    if (all_short) return run_short<M, G>(row, group);
+    for (int64_t g = group; g < group + G; ++g) {
+      if (head(g).is_short) {
+        run_short<M, 1>(row, g);
+      } else {
+        PlainTile<Format::bf16>{job}.template run<M, 1>(row, g);
+      }
+    }
+  }
+
+  template <int M, int G>
+  void run_short(int64_t row, int64_t group) const {
+    const int64_t step = short_bytes(kShortCols, lanes()), end = short_bytes(job.cols, lanes());
+    const float* x[M];
+    const std::byte* p[G];
+    VF acc[G * M];
+    VU8 upper[G];
+    HWY_UNROLL(8)
+    for (int m = 0; m < M; ++m) x[m] = reinterpret_cast<const float*>(job.x + (row + m) * job.x_stride);
+    HWY_UNROLL(8)
+    for (int i = 0; i < G * M; ++i) acc[i] = hn::Zero(F());
+    HWY_UNROLL(2)
+    for (int g = 0; g < G; ++g) {
+      upper[g] = hn::LoadDup128(U8(), head(group + g).upper);
+      p[g] = job.weights + (group + g) * job.group_bytes + kHeadBytes;
+    }
+    for (int64_t k = 0, offset = 0; k < job.cols; k += kShortCols, offset += step) {
+      const int64_t ahead = offset + kAhead < end ? offset + kAhead : offset + kAhead - end + G * job.group_bytes;
+      HWY_UNROLL(2)
+      for (int g = 0; g < G; ++g) {
+        for (int64_t i = 0; i < step; i += 64) hwy::Prefetch(p[g] + ahead + i);
+        const TwoQuads two = load_short(p[g] + offset, upper[g]);
+        HWY_UNROLL(8)
+        for (int i = 0; i < kShortCols; ++i) {
+          HWY_UNROLL(8)
+          for (int m = 0; m < M; ++m)
+            acc[g * M + m] = hn::MulAdd(two.quad[i / 4].w[i % 4], hn::Set(F(), x[m][k + i]), acc[g * M + m]);
+        }
+      }
+    }
+    HWY_UNROLL(2)
+    for (int g = 0; g < G; ++g) {
+      const int64_t out = (group + g) * lanes();
+      HWY_UNROLL(8)
+      for (int m = 0; m < M; ++m)
+        put(add_listed(acc[g * M + m], x[m], group + g), job.y + (row + m) * job.ldy + out, job.outs - out, job.add);
+    }
+  }
+
+  /// The weights that are not among the codes, after all others.
+  HWY_INLINE VF add_listed(VF sums, const float* x, int64_t group) const {
+    const uint32_t listed = head(group).listed;
+    if (listed == 0) return sums;
+    const std::byte* list = job.weights + group * job.group_bytes + kHeadBytes + short_bytes(job.cols, lanes());
+    const hn::CappedTag<float, 1> one;
+    float sum[HWY_MAX_BYTES / sizeof(float)];
+    hn::StoreU(sums, F(), sum);
+    for (uint32_t i = 0; i < listed; ++i) {
+      const ListedWeight& w = reinterpret_cast<const ListedWeight*>(list)[i];
+      const auto value = hn::BitCast(one, hn::Set(hn::Rebind<uint32_t, decltype(one)>(), uint32_t{w.bits} << 16));
+      sum[w.lane] = hn::GetLane(hn::MulAdd(value, hn::Set(one, x[w.col]), hn::Set(one, sum[w.lane])));
+    }
+    return hn::LoadU(F(), sum);
+  }
+};
+
+#else
+
+using Bf16Tile = PlainTile<Format::bf16>;
+
+#endif
+
 void plain_groups(const PackedJob& job) {
   switch (job.format) {
     case Format::f32:
       return for_each_tile(job, PlainTile<Format::f32>{job});
     case Format::bf16:
-      return for_each_tile(job, PlainTile<Format::bf16>{job});
+      return for_each_tile(job, Bf16Tile{job});
     default:
       return for_each_tile(job, PlainTile<Format::fp8_128>{job});
   }

@@ -16,11 +16,18 @@
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 
+/// Four chains, because each has to wait for its last maximum.
 float largest(const float* x, int64_t n) {
-  V most = hn::Set(F(), x[0]);
+  const int64_t step = lanes();
+  V a = hn::Set(F(), x[0]), b = a, c = a, d = a;
   int64_t i = 0;
-  for (; i + lanes() <= n; i += lanes()) most = hn::Max(most, load(x + i));
-  float result = hn::GetLane(hn::MaxOfLanes(F(), most));
+  for (; i + 4 * step <= n; i += 4 * step) {
+    a = hn::Max(a, load(x + i));
+    b = hn::Max(b, load(x + i + step));
+    c = hn::Max(c, load(x + i + 2 * step));
+    d = hn::Max(d, load(x + i + 3 * step));
+  }
+  float result = hn::GetLane(hn::MaxOfLanes(F(), hn::Max(hn::Max(a, b), hn::Max(c, d))));
   for (; i < n; ++i) result = std::max(result, x[i]);
   return result;
 }

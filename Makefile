@@ -33,7 +33,7 @@ test: ## build everything and run the tests (at most 15 minutes)
 test-mpi: ## test runs of several ranks on this machine (Open MPI; at most 15 minutes)
 	@tools/install-packages.sh test mpi
 	@$(call configure,mpi,-DBUILD_TESTING=ON)
-	cmake --build build/mpi --parallel $(JOBS) --target sluice parallel_test mpi_test
+	cmake --build build/mpi --parallel $(JOBS) --target sluice parallel_test mpi_test model_time_test
 	ctest --test-dir build/mpi -L mpi --output-on-failure --no-tests=error
 
 test-cuda: ## compile the CUDA backend where nvcc of CUDA 13 is, and test it where a Hopper GPU is (at most 15 minutes)

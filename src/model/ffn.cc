@@ -4,16 +4,18 @@
 
 namespace sluice {
 
-void ffn_forward(Stream& s, Arena& a, Tensor y_TD, const Tensor& x_TD, const FfnWeights& w, FfnSaved& k,
-                 bool recompute) {
+void ffn_forward_up(Stream& s, Arena& a, const Tensor& x_TD, const FfnWeights& w, FfnSaved& k) {
   const int64_t T = x_TD.rows(), F = w.gate.rows;
   k.x_TD = x_TD;
   k.g_TF = a.alloc(x_TD.dtype, {T, F});
   k.u_TF = a.alloc(x_TD.dtype, {T, F});
-  const size_t mark = a.mark();
-  const Tensor h_TF = a.alloc(x_TD.dtype, {T, F});
   linear_forward(s, k.g_TF, x_TD, w.gate);
   linear_forward(s, k.u_TF, x_TD, w.up);
+}
+
+void ffn_forward_down(Stream& s, Arena& a, Tensor y_TD, const FfnWeights& w, FfnSaved& k, bool recompute) {
+  const size_t mark = a.mark();
+  const Tensor h_TF = a.alloc(y_TD.dtype, {k.g_TF.rows(), k.g_TF.cols()});
   swiglu_forward(s, h_TF, k.g_TF, k.u_TF);
   linear_forward(s, y_TD, h_TF, w.down, Out::add);
   if (recompute)

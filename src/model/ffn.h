@@ -11,9 +11,10 @@ struct FfnSaved {
   Tensor dy_TD, dg_TF, du_TF;     // written by backward_input for backward_weight
 };
 
-/// y += ffn(x). `recompute`: h is computed again in the backward pass instead of kept.
-void ffn_forward(Stream& s, Arena& a, Tensor y_TD, const Tensor& x_TD, const FfnWeights& w, FfnSaved& k,
-                 bool recompute);
+/// y += ffn(x) in two halves, between which y may be written. `recompute`: h is computed again in the backward pass
+/// instead of kept.
+void ffn_forward_up(Stream& s, Arena& a, const Tensor& x_TD, const FfnWeights& w, FfnSaved& k);
+void ffn_forward_down(Stream& s, Arena& a, Tensor y_TD, const FfnWeights& w, FfnSaved& k, bool recompute);
 /// dx = gradient of x from dy.
 void ffn_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, const FfnWeights& w, FfnSaved& k);
 /// grad += gradients of the weights.

@@ -7,7 +7,11 @@
 namespace sluice {
 namespace {
 
-StageRange all_layers(const Model& m) { return {0, static_cast<int64_t>(m.weights.layers.size())}; }
+void forward(Stream& s, Arena& a, const Model& m, const Tensor& counts_LE, StageSaved& k) {
+  const StageRange all{0, static_cast<int64_t>(m.weights.layers.size())};
+  for (int phase = 0; phase < stage_forward_phases(m, all); ++phase)
+    stage_forward_phase(s, a, m, all, counts_LE, k, phase);
+}
 
 PassResult result_of(const StageSaved& k) {
   PassResult r;
@@ -83,15 +87,15 @@ std::vector<Matrix*> router_biases(ModelWeights& w) {
 PassResult model_forward(Stream& s, Arena& a, const Model& m, const ModelBatch& batch, const PassOptions& options,
                          const Tensor& counts_LE) {
   StageSaved k{batch, options};
-  stage_forward(s, a, m, all_layers(m), counts_LE, k);
+  forward(s, a, m, counts_LE, k);
   return result_of(k);
 }
 
 PassResult model_forward_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, const ModelBatch& b,
                                   const PassOptions& o, const Tensor& counts_LE) {
   StageSaved k{b, o};
-  stage_forward(s, a, m, all_layers(m), counts_LE, k);
-  stage_backward(s, a, m, grad, all_layers(m), {}, Weights::now, k);
+  forward(s, a, m, counts_LE, k);
+  model_backward(s, a, m, grad, k);
   return result_of(k);
 }
 

@@ -24,129 +24,222 @@ void route(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const PassCont
   a.release(mark);
 }
 
-void dispatch(Stream& s, Arena& a, MoeSaved& k, const PassContext& ctx, const Tensor& counts_E) {
-  const int64_t T = k.x_TD.rows(), K = ctx.config->num_experts_per_tok;
-  k.offsets_E1 = a.alloc(DType::i32, {ctx.config->n_routed_experts + 1});
-  k.row_of_TK = a.alloc(DType::i32, {T, K});
-  k.slot_of_R = a.alloc(DType::i32, {T * K});
-  moe_permute(s, k.offsets_E1, k.row_of_TK, k.slot_of_R, k.choice_TK);
-  if (counts_E) moe_count(s, counts_E, k.offsets_E1);
-  if (ctx.exchange) k.exchange = ctx.exchange->plan(s, a, k.offsets_E1, T * K);
-  k.offsets = ctx.exchange ? k.exchange.offsets : k.offsets_E1;
+/// Of the experts that are here.
+ExpertBanks here(const MoeWeights& w, const PassContext& ctx) {
+  if (!ctx.exchange) return {w.gate, w.up, w.down};
+  const auto part = [&](const std::vector<Matrix>& bank) {
+    return ExpertBank(bank).subspan(static_cast<size_t>(ctx.exchange->first_expert()),
+                                    static_cast<size_t>(ctx.exchange->num_experts()));
+  };
+  return {part(w.gate), part(w.up), part(w.down)};
 }
 
-/// Those of `bank` that are here.
-ExpertBank here(const std::vector<Matrix>& bank, const PassContext& ctx) {
-  if (!ctx.exchange) return bank;
-  return ExpertBank(bank).subspan(static_cast<size_t>(ctx.exchange->first_expert()),
-                                  static_cast<size_t>(ctx.exchange->num_experts()));
-}
-
-/// Rows of tokens in the order of experts to where the experts are, and back: y_RD from the memory of y_LD.
-Tensor to_experts(Stream& s, Arena& a, const MoeSaved& k, const PassContext& ctx, const Tensor& x_RD) {
-  return ctx.exchange ? ctx.exchange->dispatch(s, a, k.exchange, x_RD) : x_RD;
-}
-Tensor from_experts(Stream& s, Arena& a, const MoeSaved& k, const PassContext& ctx, const Tensor& y_LD) {
-  if (!ctx.exchange) return y_LD;
-  const Tensor y_RD = a.alloc(y_LD.dtype, {k.slot_of_R.size(), y_LD.cols()});
-  ctx.exchange->combine(s, a, k.exchange, y_RD, y_LD);
-  return y_RD;
-}
-
-void gather(Stream& s, Arena& a, MoeSaved& k, const PassContext& ctx) {
-  const Tensor x_RD = a.alloc(k.x_TD.dtype, {k.slot_of_R.size(), k.x_TD.cols()});
+/// Rows of tokens, in the order of experts.
+void gather(Stream& s, const MoeSaved& k, const Tensor& x_RD) {
   moe_gather_forward(s, x_RD, k.x_TD, k.slot_of_R, k.choice_TK.cols());
-  k.x_LD = to_experts(s, a, k, ctx, x_RD);
 }
 
-void experts(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const PassContext& ctx) {
-  const int64_t R = k.slot_of_R.size(), L = ctx.exchange ? k.exchange.rows() : R;
-  const int64_t D = k.x_TD.cols(), F = w.gate[0].rows;
-  const DType dtype = k.x_TD.dtype;
-  k.g_LF = a.alloc(dtype, {L, F});
-  k.u_LF = a.alloc(dtype, {L, F});
-  k.y_RD = a.alloc(dtype, {R, D});
-  const size_t mark = a.mark();
-  gather(s, a, k, ctx);
-  k.h_LF = a.alloc(dtype, {L, F});
-  grouped_linear_forward(s, k.g_LF, k.x_LD, k.offsets, here(w.gate, ctx));
-  grouped_linear_forward(s, k.u_LF, k.x_LD, k.offsets, here(w.up, ctx));
-  swiglu_forward(s, k.h_LF, k.g_LF, k.u_LF);
-  const size_t kept = a.mark();
-  const Tensor y_LD = ctx.exchange ? a.alloc(dtype, {L, D}) : k.y_RD;
-  grouped_linear_forward(s, y_LD, k.h_LF, k.offsets, here(w.down, ctx));
-  if (ctx.exchange) ctx.exchange->combine(s, a, k.exchange, k.y_RD, y_LD);
-  a.release(ctx.recompute ? mark : kept);
-  if (ctx.recompute) k.x_LD = k.h_LF = Tensor();
+int64_t rows_here(const MoeSaved& k, const PassContext& ctx) {
+  return ctx.exchange ? k.plan.rounds[0].rows() : k.slot_of_R.size();
 }
 
-/// dx = (from the experts) + (from the router) given dy.
-void experts_backward(Stream& s, Arena& a, Tensor dx_TD, const MoeWeights& w, MoeSaved& k, const PassContext& ctx) {
-  const size_t mark = a.mark();
-  const Tensor dh_LF = a.alloc(dx_TD.dtype, {k.g_LF.rows(), k.g_LF.cols()});
-  grouped_linear_backward_input(s, dh_LF, k.dy_LD, k.offsets, here(w.down, ctx));  // forward: y = h Wd'
-  swiglu_backward(s, k.dg_LF, k.du_LF, dh_LF, k.g_LF, k.u_LF);                     // forward: h = silu(g) u
-  const Tensor dx_LD = a.alloc(dx_TD.dtype, {k.dy_LD.rows(), dx_TD.cols()});
-  grouped_linear_backward_input(s, dx_LD, k.dg_LF, k.offsets, here(w.gate, ctx));          // forward: g = x Wg'
-  grouped_linear_backward_input(s, dx_LD, k.du_LF, k.offsets, here(w.up, ctx), Out::add);  // forward: u = x Wu'
-  moe_gather_backward(s, dx_TD, from_experts(s, a, k, ctx, dx_LD), k.row_of_TK, Out::set);
-  a.release(mark);
+Tensor like_rows_of(Arena& a, const MoeSaved& k, int64_t rows) { return a.alloc(k.x_TD.dtype, {rows, k.x_TD.cols()}); }
+
+/// Rows of one round, as ExpertsSaved of their own.
+class RoundRows {
+ public:
+  RoundRows(Stream& s, Arena& a, const MoeWeights& w, const PassContext& ctx, ExchangeRound& round, const MoeSaved& k)
+      : s_(s), a_(a), exchange_(*ctx.exchange), round_(round), w_(here(w, ctx)) {
+    exchange_.prepare(s, a, round);
+    const int64_t L = round.rows(), F = w.gate[0].rows;
+    experts_.offsets = round.offsets;
+    experts_.x_LD = like_rows_of(a, k, L);
+    for (Tensor* t : {&experts_.g_LF, &experts_.u_LF, &experts_.h_LF}) *t = a.alloc(k.x_TD.dtype, {L, F});
+  }
+  void forward(const Tensor& x_RD, const Tensor& y_RD) {
+    arrive(experts_.x_LD, x_RD);
+    const Tensor y_LD = like(experts_.x_LD);
+    experts_forward(s_, y_LD, w_, experts_);
+    leave(y_RD, y_LD);
+  }
+  void backward(const Tensor& x_RD, const Tensor& dy_RD, const Tensor& dx_RD, const ExpertBanks& grad) {
+    for (Tensor* t : {&experts_.dg_LF, &experts_.du_LF}) *t = like(experts_.g_LF);
+    experts_.dy_LD = like(experts_.x_LD);
+    arrive(experts_.x_LD, x_RD);
+    arrive(experts_.dy_LD, dy_RD);
+    const Tensor dx_LD = like(experts_.x_LD);
+    experts_hidden(s_, w_, experts_);
+    experts_backward_input(s_, a_, dx_LD, w_, experts_);
+    experts_backward_weight(s_, grad, w_, experts_);
+    leave(dx_RD, dx_LD);
+  }
+
+ private:
+  Tensor like(const Tensor& t) { return a_.alloc(t.dtype, {t.rows(), t.cols()}); }
+  void arrive(const Tensor& here_LD, const Tensor& rows_RD) {
+    const size_t mark = a_.mark();
+    exchange_.end_dispatch(s_, round_, exchange_.begin_dispatch(s_, a_, round_, rows_RD), here_LD);
+    a_.release(mark);
+  }
+  void leave(const Tensor& rows_RD, const Tensor& here_LD) {
+    exchange_.end_combine(s_, round_, exchange_.begin_combine(s_, a_, round_, rows_RD, here_LD), rows_RD);
+  }
+
+  Stream& s_;
+  Arena& a_;
+  ExpertExchange& exchange_;
+  ExchangeRound& round_;
+  ExpertBanks w_;
+  ExpertsSaved experts_;
+};
+
+/// fn(rows of a round) for each, in memory that the next takes again.
+template <class Fn>
+void each_round(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const PassContext& ctx, Fn&& fn) {
+  for (ExchangeRound& round : k.plan.rounds) {
+    const size_t mark = a.mark();
+    RoundRows rows(s, a, w, ctx, round, k);
+    fn(rows);
+    a.release(mark);
+  }
 }
 
-void route_backward_phase(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dweight_TK, const MoeWeights& w, MoeSaved& k,
-                          const PassContext& ctx) {
+void backward_route(Stream& s, Arena& a, MoeSaved& k, const PassContext& ctx) {
   const size_t mark = a.mark();
   Tensor dscore_TE;
   if (ctx.balance.coefficient != 0) {
     dscore_TE = a.f32(k.score_TE.rows(), k.score_TE.cols());
     balance_backward(s, dscore_TE, k.balance_f_BE, k.score_TE, ctx.balance.coefficient);
   }
-  route_backward(s, k.dlogits_TE, dweight_TK, dscore_TE, k.choice_TK, k.score_TE, router_config(*ctx.config));
-  linear_backward_input(s, dx_TD, k.dlogits_TE, w.router, Out::add);  // forward: logits = x Wr'
+  route_backward(s, k.dlogits_TE, k.dweight_TK, dscore_TE, k.choice_TK, k.score_TE, router_config(*ctx.config));
   a.release(mark);
+}
+
+/// Memory for the gradients of the experts' rows, and what recomputation left out.
+void allocate_backward(Stream& s, Arena& a, MoeSaved& k, const PassContext& ctx) {
+  ExpertsSaved& e = k.experts;
+  const int64_t L = rows_here(k, ctx), F = e.g_LF.cols();
+  for (Tensor* t : {&e.dg_LF, &e.du_LF}) *t = a.alloc(k.x_TD.dtype, {L, F});
+  e.dy_LD = like_rows_of(a, k, L);
+  if (!ctx.recompute) return;
+  e.x_LD = like_rows_of(a, k, L);
+  e.h_LF = a.alloc(k.x_TD.dtype, {L, F});
+  swiglu_forward(s, e.h_LF, e.g_LF, e.u_LF);
 }
 
 }  // namespace
 
-void moe_forward(Stream& s, Arena& a, Tensor y_TD, const Tensor& x_TD, const MoeWeights& w, MoeSaved& k,
-                 const PassContext& ctx, const Tensor& counts_E) {
+void moe_route(Stream& s, Arena& a, const Tensor& x_TD, const MoeWeights& w, MoeSaved& k, const PassContext& ctx,
+               const Tensor& counts_E) {
   k.x_TD = x_TD;
   route(s, a, w, k, ctx);
-  dispatch(s, a, k, ctx, counts_E);
-  experts(s, a, w, k, ctx);
-  moe_combine_forward(s, y_TD, k.y_RD, k.weight_TK, k.row_of_TK, Out::add);
-  if (w.shared.gate) ffn_forward(s, a, y_TD, x_TD, w.shared, k.shared, ctx.recompute);
+  const int64_t T = x_TD.rows(), K = ctx.config->num_experts_per_tok;
+  k.offsets_E1 = a.alloc(DType::i32, {ctx.config->n_routed_experts + 1});
+  k.row_of_TK = a.alloc(DType::i32, {T, K});
+  k.slot_of_R = a.alloc(DType::i32, {T * K});
+  moe_permute(s, k.offsets_E1, k.row_of_TK, k.slot_of_R, k.choice_TK);
+  if (ctx.exchange) ctx.exchange->begin_plan(s, k.plan, k.offsets_E1);
+  if (counts_E) moe_count(s, counts_E, k.offsets_E1);
+  if (w.shared.gate) ffn_forward_up(s, a, x_TD, w.shared, k.shared);
 }
 
-void moe_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, const MoeWeights& w, MoeSaved& k,
-                        const PassContext& ctx) {
-  const int64_t T = dy_TD.rows(), L = k.g_LF.rows(), F = k.g_LF.cols();
-  const DType dtype = dy_TD.dtype;
-  k.dlogits_TE = a.f32(T, k.score_TE.cols());
-  k.dg_LF = a.alloc(dtype, {L, F});
-  k.du_LF = a.alloc(dtype, {L, F});
-  if (!k.x_LD) gather(s, a, k, ctx);
-  if (!k.h_LF) {
-    k.h_LF = a.alloc(dtype, {L, F});
-    swiglu_forward(s, k.h_LF, k.g_LF, k.u_LF);
+void moe_dispatch(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const PassContext& ctx) {
+  const int64_t R = k.slot_of_R.size(), F = w.gate[0].rows;
+  k.y_RD = like_rows_of(a, k, R);
+  if (ctx.exchange) ctx.exchange->end_plan(s, a, k.plan, R);
+  k.mark = a.mark();
+  if (!k.plan.is_in_rounds()) {
+    const int64_t L = rows_here(k, ctx);
+    ExpertsSaved& e = k.experts;
+    e.offsets = ctx.exchange ? k.plan.rounds[0].offsets : k.offsets_E1;
+    for (Tensor* t : {&e.g_LF, &e.u_LF}) *t = a.alloc(k.x_TD.dtype, {L, F});
+    if (ctx.recompute) k.mark = a.mark();
+    e.x_LD = like_rows_of(a, k, L);
+    e.h_LF = a.alloc(k.x_TD.dtype, {L, F});
+    if (!ctx.recompute) k.mark = a.mark();
+    if (!ctx.exchange) return gather(s, k, e.x_LD);
   }
-  const Tensor dweight_TK = a.f32(T, k.weight_TK.cols()), dy_RD = a.alloc(dtype, {k.y_RD.rows(), dy_TD.cols()});
-  moe_combine_backward(s, dy_RD, dweight_TK, dy_TD, k.y_RD, k.weight_TK, k.slot_of_R);
-  k.dy_LD = to_experts(s, a, k, ctx, dy_RD);
-  experts_backward(s, a, dx_TD, w, k, ctx);
-  route_backward_phase(s, a, dx_TD, dweight_TK, w, k, ctx);
+  k.x_RD = like_rows_of(a, k, R);
+  gather(s, k, k.x_RD);
+  if (!k.plan.is_in_rounds()) k.rows = ctx.exchange->begin_dispatch(s, a, k.plan.rounds[0], k.x_RD);
+}
+
+void moe_experts(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const PassContext& ctx) {
+  if (k.plan.is_in_rounds()) return each_round(s, a, w, k, ctx, [&](RoundRows& rows) { rows.forward(k.x_RD, k.y_RD); });
+  if (!ctx.exchange) return experts_forward(s, k.y_RD, here(w, ctx), k.experts);
+  ctx.exchange->end_dispatch(s, k.plan.rounds[0], k.rows, k.experts.x_LD);
+  const Tensor y_LD = like_rows_of(a, k, rows_here(k, ctx));
+  experts_forward(s, y_LD, here(w, ctx), k.experts);
+  k.rows = ctx.exchange->begin_combine(s, a, k.plan.rounds[0], k.y_RD, y_LD);
+}
+
+void moe_combine(Stream& s, Arena& a, Tensor y_TD, const MoeWeights& w, MoeSaved& k, const PassContext& ctx) {
+  if (ctx.exchange && !k.plan.is_in_rounds()) ctx.exchange->end_combine(s, k.plan.rounds[0], k.rows, k.y_RD);
+  a.release(k.mark);
+  moe_combine_forward(s, y_TD, k.y_RD, k.weight_TK, k.row_of_TK, Out::add);
+  if (w.shared.gate) ffn_forward_down(s, a, y_TD, w.shared, k.shared, ctx.recompute);
+}
+
+void moe_backward_combine(Stream& s, Arena& a, const Tensor& dy_TD, MoeSaved& k, const PassContext& ctx) {
+  const bool is_in_rounds = k.plan.is_in_rounds(), again = ctx.recompute || is_in_rounds;
+  const int64_t R = k.slot_of_R.size();
+  k.dy_TD = dy_TD;
+  k.dlogits_TE = a.f32(k.score_TE.rows(), k.score_TE.cols());
+  k.dweight_TK = a.f32(k.weight_TK.rows(), k.weight_TK.cols());
+  if (!is_in_rounds) allocate_backward(s, a, k, ctx);
+  k.mark = a.mark();
+  k.dy_RD = ctx.exchange ? like_rows_of(a, k, R) : k.experts.dy_LD;
+  moe_combine_backward(s, k.dy_RD, k.dweight_TK, dy_TD, k.y_RD, k.weight_TK, k.slot_of_R);
+  if (again) {
+    k.x_RD = ctx.exchange ? like_rows_of(a, k, R) : k.experts.x_LD;
+    gather(s, k, k.x_RD);
+  } else if (ctx.exchange && s.is_dry()) {  // as much as it would take in rounds
+    like_rows_of(a, k, R + 2 * rows_here(k, ctx));
+  }
+  if (ctx.exchange && !is_in_rounds) {
+    k.rows = ctx.exchange->begin_dispatch(s, a, k.plan.rounds[0], k.dy_RD);
+    if (again) k.rows_again = ctx.exchange->begin_dispatch(s, a, k.plan.rounds[0], k.x_RD);
+  }
+  backward_route(s, a, k, ctx);
+}
+
+void moe_backward_experts(Stream& s, Arena& a, const MoeWeights& w, const MoeWeights& grad, MoeSaved& k,
+                          const PassContext& ctx) {
+  const int64_t R = k.slot_of_R.size();
+  if (k.plan.is_in_rounds()) {
+    k.dx_RD = like_rows_of(a, k, R);
+    return each_round(s, a, w, k, ctx,
+                      [&](RoundRows& rows) { rows.backward(k.x_RD, k.dy_RD, k.dx_RD, here(grad, ctx)); });
+  }
+  if (ctx.exchange) {
+    ctx.exchange->end_dispatch(s, k.plan.rounds[0], k.rows, k.experts.dy_LD);
+    if (ctx.recompute) ctx.exchange->end_dispatch(s, k.plan.rounds[0], k.rows_again, k.experts.x_LD);
+  }
+  const Tensor dx_LD = like_rows_of(a, k, rows_here(k, ctx));
+  experts_backward_input(s, a, dx_LD, here(w, ctx), k.experts);
+  k.dx_RD = ctx.exchange ? like_rows_of(a, k, R) : dx_LD;
+  if (ctx.exchange) k.rows = ctx.exchange->begin_combine(s, a, k.plan.rounds[0], k.dx_RD, dx_LD);
+}
+
+void moe_backward_dispatch(Stream& s, Arena& a, Tensor dx_TD, const MoeWeights& w, MoeSaved& k,
+                           const PassContext& ctx) {
+  if (ctx.exchange && !k.plan.is_in_rounds()) ctx.exchange->end_combine(s, k.plan.rounds[0], k.rows, k.dx_RD);
+  moe_gather_backward(s, dx_TD, k.dx_RD, k.row_of_TK, Out::set);
+  a.release(k.mark);
+  linear_backward_input(s, dx_TD, k.dlogits_TE, w.router, Out::add);  // forward: logits = x Wr'
   if (!w.shared.gate) return;
-  const Tensor dshared_TD = a.alloc(dtype, {T, dx_TD.cols()});
-  ffn_backward_input(s, a, dshared_TD, dy_TD, w.shared, k.shared);
+  const Tensor dshared_TD = a.alloc(dx_TD.dtype, {dx_TD.rows(), dx_TD.cols()});
+  ffn_backward_input(s, a, dshared_TD, k.dy_TD, w.shared, k.shared);
   add(s, dx_TD, dx_TD, dshared_TD);
 }
 
-void moe_backward_weight(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k,
-                         const PassContext& ctx) {
-  grouped_linear_backward_weight(s, here(grad.down, ctx), k.dy_LD, k.h_LF, k.offsets, w.down[0].format);
-  grouped_linear_backward_weight(s, here(grad.gate, ctx), k.dg_LF, k.x_LD, k.offsets, w.gate[0].format);
-  grouped_linear_backward_weight(s, here(grad.up, ctx), k.du_LF, k.x_LD, k.offsets, w.up[0].format);
+void moe_backward_weight_experts(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k,
+                                 const PassContext& ctx) {
+  if (!k.plan.is_in_rounds()) experts_backward_weight(s, here(grad, ctx), here(w, ctx), k.experts);
   linear_backward_weight(s, grad.router, k.dlogits_TE, k.x_TD, w.router.format);
+}
+
+void moe_backward_weight_shared(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k) {
   if (w.shared.gate) ffn_backward_weight(s, grad.shared, w.shared, k.shared);
 }
 

@@ -5,8 +5,8 @@
 
 namespace sluice {
 
-void mtp_forward(Stream& s, Arena& a, const Tensor& h_TD, const Tensor& e_TD, const MtpWeights& w, MtpSaved& k,
-                 const PassContext& ctx, const Tensor& counts_E) {
+void mtp_forward_begin(Stream& s, Arena& a, const Tensor& h_TD, const Tensor& e_TD, const MtpWeights& w, MtpSaved& k,
+                       const PassContext& ctx) {
   const int64_t T = h_TD.rows(), D = h_TD.cols();
   const DType dtype = h_TD.dtype;
   const float eps = static_cast<float>(ctx.config->rms_norm_eps);
@@ -22,20 +22,27 @@ void mtp_forward(Stream& s, Arena& a, const Tensor& h_TD, const Tensor& e_TD, co
   rmsnorm_forward(s, k.eh_T2D.slice_cols(0, D), k.e_r_T, k.e_TD, w.enorm.tensor(), eps);
   rmsnorm_forward(s, k.eh_T2D.slice_cols(D, D), k.h_r_T, h_TD, w.hnorm.tensor(), eps);
   linear_forward(s, k.x_TD, k.eh_T2D, w.eh_proj);
-  block_forward(s, a, k.y_TD, k.x_TD, w.block, k.block, ctx, counts_E);
+}
+
+void mtp_forward_end(Stream& s, const MtpWeights& w, MtpSaved& k, const PassContext& ctx) {
+  const float eps = static_cast<float>(ctx.config->rms_norm_eps);
   rmsnorm_forward(s, k.z_TD, k.z_r_T, k.y_TD, w.head_norm.tensor(), eps);
 }
 
-void mtp_backward(Stream& s, Arena& a, const MtpGradients& d, const MtpWeights& w, const MtpWeights& grad, MtpSaved& k,
-                  const PassContext& ctx) {
-  const size_t mark = a.mark();
-  const int64_t T = d.dh_TD.rows(), D = d.dh_TD.cols();
-  const DType dtype = d.dh_TD.dtype;
-  const Tensor dyz_TD = a.alloc(dtype, {T, D}), dx_TD = a.alloc(dtype, {T, D}), deh_T2D = a.alloc(dtype, {T, 2 * D});
-  rmsnorm_backward_input(s, dyz_TD, d.dz_TD, k.y_TD, w.head_norm.tensor(), k.z_r_T);
+Tensor mtp_backward_begin(Stream& s, Arena& a, const MtpGradients& d, const MtpWeights& w, const MtpWeights& grad,
+                          const MtpSaved& k) {
+  const Tensor dy_TD = a.alloc(d.dz_TD.dtype, {d.dz_TD.rows(), d.dz_TD.cols()});
+  rmsnorm_backward_input(s, dy_TD, d.dz_TD, k.y_TD, w.head_norm.tensor(), k.z_r_T);
   rmsnorm_backward_weight(s, grad.head_norm.tensor(), d.dz_TD, k.y_TD, k.z_r_T);
-  if (d.dy_TD) add(s, dyz_TD, dyz_TD, d.dy_TD);
-  block_backward(s, a, dx_TD, dyz_TD, w.block, grad.block, k.block, ctx);
+  if (d.dy_TD) add(s, dy_TD, dy_TD, d.dy_TD);
+  return dy_TD;
+}
+
+void mtp_backward_end(Stream& s, Arena& a, const MtpGradients& d, const Tensor& dx_TD, const MtpWeights& w,
+                      const MtpWeights& grad, const MtpSaved& k) {
+  const size_t mark = a.mark();
+  const int64_t T = dx_TD.rows(), D = dx_TD.cols();
+  const Tensor deh_T2D = a.alloc(dx_TD.dtype, {T, 2 * D});
   linear_backward_input(s, deh_T2D, dx_TD, w.eh_proj);  // forward: x = eh We'
   linear_backward_weight(s, grad.eh_proj, dx_TD, k.eh_T2D, w.eh_proj.format);
   const Tensor de_TD = deh_T2D.slice_cols(0, D), dhn_TD = deh_T2D.slice_cols(D, D);

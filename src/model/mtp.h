@@ -12,18 +12,23 @@ struct MtpSaved {
   BlockSaved block;
 };
 
-/// From h and the embeddings e of the next tokens: k.z_TD = normed output for the head; k.y_TD = hidden state for a
-/// following module.
-void mtp_forward(Stream& s, Arena& a, const Tensor& h_TD, const Tensor& e_TD, const MtpWeights& w, MtpSaved& k,
-                 const PassContext& ctx, const Tensor& counts_E);
+/// From h and the embeddings e of the next tokens: k.x_TD = input of the block, k.y_TD with memory for its output, the
+/// hidden state for a following module.
+void mtp_forward_begin(Stream& s, Arena& a, const Tensor& h_TD, const Tensor& e_TD, const MtpWeights& w, MtpSaved& k,
+                       const PassContext& ctx);
+/// After the block: k.z_TD = normed output for the head.
+void mtp_forward_end(Stream& s, const MtpWeights& w, MtpSaved& k, const PassContext& ctx);
 
 struct MtpGradients {
   Tensor dh_TD, de_TD;  // written
   Tensor dz_TD, dy_TD;  // given; dy (from a following module) may be empty
 };
 
-/// d.dh and d.de from d.dz and d.dy; grad += gradients of the weights.
-void mtp_backward(Stream& s, Arena& a, const MtpGradients& d, const MtpWeights& w, const MtpWeights& grad, MtpSaved& k,
-                  const PassContext& ctx);
+/// The gradient of the block's output from d.dz and d.dy, in memory of `a`; then, from that of its input, d.dh and
+/// d.de. grad += gradients of the weights outside the block.
+Tensor mtp_backward_begin(Stream& s, Arena& a, const MtpGradients& d, const MtpWeights& w, const MtpWeights& grad,
+                          const MtpSaved& k);
+void mtp_backward_end(Stream& s, Arena& a, const MtpGradients& d, const Tensor& dx_TD, const MtpWeights& w,
+                      const MtpWeights& grad, const MtpSaved& k);
 
 }  // namespace sluice

@@ -1,5 +1,7 @@
 #include "model/stage.h"
 
+#include <utility>
+
 #include "base/transfer.h"
 #include "model/head.h"
 #include "ops/elementwise.h"
@@ -55,129 +57,233 @@ Tensor shifted_ids(Stream& s, Arena& a, const ModelBatch& b, int64_t shift) {
   return part_of_sequences(s, a, b.ids_T, b.tokens, shift, b.tokens - shift);
 }
 
-Tensor counts_row(const Tensor& counts_LE, int64_t& layer, bool is_moe) {
-  if (!is_moe || !counts_LE) return {};
-  return Tensor(counts_LE.at(layer++), DType::i64, {counts_LE.cols()});
+constexpr int kPhases = 4;  // of a block
+
+int64_t num_layers(const StageRange& range) { return range.end - range.begin; }
+int64_t num_blocks(const Model& m, const StageRange& range) {
+  return num_layers(range) + (range.is_last(m) ? static_cast<int64_t>(m.weights.mtp.size()) : 0);
 }
 
-/// Row of the first router of the layers from `begin` on.
-int64_t routers_before(const ModelWeights& w, int64_t begin) {
-  int64_t n = 0;
-  for (int64_t l = 0; l < begin; ++l) n += w.layers[static_cast<size_t>(l)].is_moe;
-  return n;
+/// Block i of a stage: weights (or gradients), what it keeps, its context.
+const BlockWeights& weights_of(const ModelWeights& w, const StageRange& range, int64_t i) {
+  return i < num_layers(range) ? w.layers[static_cast<size_t>(range.begin + i)]
+                               : w.mtp[static_cast<size_t>(i - num_layers(range))].block;
+}
+const BlockSaved& saved(const StageSaved& k, int64_t i) {
+  const size_t at = static_cast<size_t>(i);
+  return at < k.layers.size() ? k.layers[at] : k.mtp[at - k.layers.size()].block;
+}
+BlockSaved& saved(StageSaved& k, int64_t i) { return const_cast<BlockSaved&>(saved(std::as_const(k), i)); }
+const PassContext& context_of(const StageSaved& k, int64_t i) {
+  const size_t at = static_cast<size_t>(i);
+  return at < k.layers.size() ? k.ctx : k.mtp_ctx[at - k.layers.size()];
 }
 
-/// The last norm and the MTP modules.
-void end_forward(Stream& s, Arena& a, const Model& m, const Tensor& counts_LE, int64_t router, StageSaved& k) {
+/// Where block i counts.
+Tensor counts_row(const Tensor& counts_LE, const Model& m, const StageRange& range, int64_t i) {
+  if (!counts_LE || !weights_of(m.weights, range, i).is_moe) return {};
+  int64_t router = 0;
+  for (int64_t l = 0; l < range.begin + i; ++l) router += weights_of(m.weights, {0, range.end}, l).is_moe;
+  return Tensor(counts_LE.at(router), DType::i64, {counts_LE.cols()});
+}
+
+void begin_forward(Stream& s, Arena& a, const Model& m, const StageRange& range, StageSaved& k) {
+  k.ctx = context(s, a, m, k.batch, k.options);
+  k.layers.resize(static_cast<size_t>(num_layers(range)));
+  if (range.is_last(m)) k.mtp.resize(m.weights.mtp.size());
+  if (!range.is_first()) return;
+  k.hidden.push_back(a.alloc(activation_dtype(m.precision), {k.batch.batch * k.batch.tokens, m.config.hidden_size}));
+  embedding_forward(s, k.hidden[0], k.batch.ids_T, m.weights.embed);
+}
+
+void norm_forward(Stream& s, Arena& a, const Model& m, StageSaved& k) {
+  const Tensor& h = k.hidden.back();
+  k.normed_TD = a.alloc(h.dtype, {h.rows(), h.cols()});
+  k.norm_r_T = a.alloc(DType::f32, {h.rows()});
+  rmsnorm_forward(s, k.normed_TD, k.norm_r_T, h, m.weights.norm.tensor(), static_cast<float>(m.config.rms_norm_eps));
+}
+
+/// Input of the block of MTP module i, from the hidden states of the module before it.
+void enter_mtp(Stream& s, Arena& a, const Model& m, StageSaved& k, size_t i) {
   const ModelBatch& b = k.batch;
-  const ModelWeights& w = m.weights;
-  const int64_t T = b.batch * b.tokens, D = m.config.hidden_size;
-  const DType dtype = activation_dtype(m.precision);
-  k.normed_TD = a.alloc(dtype, {T, D});
-  k.norm_r_T = a.alloc(DType::f32, {T});
-  rmsnorm_forward(s, k.normed_TD, k.norm_r_T, k.hidden.back(), w.norm.tensor(),
-                  static_cast<float>(m.config.rms_norm_eps));
-  k.mtp.resize(w.mtp.size());
-  Tensor previous = k.normed_TD;
-  for (size_t i = 0; i < w.mtp.size(); ++i) {
-    const int64_t shift = static_cast<int64_t>(i) + 1, S = b.tokens - shift;
-    const PassContext ctx = shorter_context(s, a, k.ctx, shift);
-    const Tensor h = a.alloc(dtype, {b.batch * S, D});
-    for (int64_t n = 0; n < b.batch; ++n) copy(s, h.slice_rows(n * S, S), previous.slice_rows(n * (S + 1), S));
-    const Tensor e = a.alloc(dtype, {b.batch * S, D});
-    embedding_forward(s, e, shifted_ids(s, a, b, shift), w.embed);
-    mtp_forward(s, a, h, e, w.mtp[i], k.mtp[i], ctx, counts_row(counts_LE, router, w.mtp[i].block.is_moe));
-    previous = k.mtp[i].y_TD;
-  }
+  const int64_t shift = static_cast<int64_t>(i) + 1, S = b.tokens - shift, D = m.config.hidden_size;
+  const Tensor& previous = i == 0 ? k.normed_TD : k.mtp[i - 1].y_TD;
+  k.mtp_ctx.push_back(shorter_context(s, a, k.ctx, shift));
+  const Tensor h = a.alloc(previous.dtype, {b.batch * S, D});
+  for (int64_t n = 0; n < b.batch; ++n) copy(s, h.slice_rows(n * S, S), previous.slice_rows(n * (S + 1), S));
+  const Tensor e = a.alloc(previous.dtype, {b.batch * S, D});
+  embedding_forward(s, e, shifted_ids(s, a, b, shift), m.weights.embed);
+  mtp_forward_begin(s, a, h, e, m.weights.mtp[i], k.mtp[i], k.mtp_ctx[i]);
 }
 
-/// Losses and gradients of the MTP modules, last first; adds the gradient of the main model's normed hidden state.
-void mtp_backward_all(Stream& s, Arena& a, Tensor dnormed_TD, const Model& m, const ModelWeights& grad, StageSaved& k) {
-  const ModelBatch& b = k.batch;
-  const size_t modules = m.weights.mtp.size();
-  const int64_t D = m.config.hidden_size;
-  const DType dtype = dnormed_TD.dtype;
-  const float scale = k.options.loss_scale * k.options.mtp_weight / static_cast<float>(std::max<size_t>(modules, 1));
-  k.mtp_loss.resize(modules);
-  Tensor dy;  // gradient of a module's hidden output from the module after it
-  for (size_t i = modules; i-- > 0;) {
-    const int64_t S = b.tokens - static_cast<int64_t>(i) - 1, T = b.batch * S;
-    k.mtp_loss[i] = a.alloc(DType::f32, {T});
-    const MtpGradients d{a.alloc(dtype, {T, D}), a.alloc(dtype, {T, D}), a.alloc(dtype, {T, D}), dy};
-    head_loss_backward(s, a, d.dz_TD, {k.mtp[i].z_TD, b.mtp_target[i], k.mtp_loss[i]}, m.weights.head, grad.head,
-                       scale);
-    const int64_t shift = static_cast<int64_t>(i) + 1;
-    mtp_backward(s, a, d, m.weights.mtp[i], grad.mtp[i], k.mtp[i], shorter_context(s, a, k.ctx, shift));
-    embedding_backward_weight(s, grad.embed, d.de_TD, shifted_ids(s, a, b, shift));
-    if (i > 0) {
-      dy = a.alloc(dtype, {b.batch * (S + 1), D});
-      zero(s, dy);
-    }
-    add_first_positions(s, i > 0 ? dy : dnormed_TD, d.dh_TD, b.batch, S + 1, S);
+void forward_attention(Stream& s, Arena& a, const Model& m, const StageRange& range, const Tensor& counts_LE,
+                       StageSaved& k, int64_t i) {
+  const BlockWeights& w = weights_of(m.weights, range, i);
+  const Tensor counts_E = counts_row(counts_LE, m, range, i);
+  if (i < num_layers(range)) {
+    const Tensor h0 = k.hidden.back();
+    k.hidden.push_back(a.alloc(h0.dtype, {h0.rows(), h0.cols()}));
+    return block_forward_attention(s, a, k.hidden.back(), h0, w, saved(k, i), k.ctx, counts_E);
   }
+  const size_t module = static_cast<size_t>(i - num_layers(range));
+  enter_mtp(s, a, m, k, module);
+  block_forward_attention(s, a, k.mtp[module].y_TD, k.mtp[module].x_TD, w, saved(k, i), context_of(k, i), counts_E);
 }
 
-/// Losses, and the gradient of the last layer's output.
-Tensor end_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, StageSaved& k) {
-  const int64_t T = k.batch.batch * k.batch.tokens, D = m.config.hidden_size;
-  const DType dtype = k.normed_TD.dtype;
-  k.loss_T = a.alloc(DType::f32, {T});
-  const Tensor dnormed = a.alloc(dtype, {T, D}), dh = a.alloc(dtype, {T, D});
-  head_loss_backward(s, a, dnormed, {k.normed_TD, k.batch.target_T, k.loss_T}, m.weights.head, grad.head,
+void forward_combine(Stream& s, Arena& a, const Model& m, const StageRange& range, StageSaved& k, int64_t i) {
+  block_forward_combine(s, a, weights_of(m.weights, range, i), saved(k, i), context_of(k, i));
+  if (i == num_layers(range) - 1 && range.is_last(m)) norm_forward(s, a, m, k);
+  if (i < num_layers(range)) return;
+  const size_t module = static_cast<size_t>(i - num_layers(range));
+  mtp_forward_end(s, m.weights.mtp[module], k.mtp[module], k.mtp_ctx[module]);
+}
+
+/// Losses of the main model, and the gradient of its normed hidden states.
+void begin_losses(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, StageSaved& k) {
+  k.loss_T = a.alloc(DType::f32, {k.normed_TD.rows()});
+  k.mtp_loss.resize(k.mtp.size());
+  k.dnormed_TD = a.alloc(k.normed_TD.dtype, {k.normed_TD.rows(), k.normed_TD.cols()});
+  head_loss_backward(s, a, k.dnormed_TD, {k.normed_TD, k.batch.target_T, k.loss_T}, m.weights.head, grad.head,
                      k.options.loss_scale);
-  mtp_backward_all(s, a, dnormed, m, grad, k);
-  rmsnorm_backward_input(s, dh, dnormed, k.hidden.back(), m.weights.norm.tensor(), k.norm_r_T);
-  rmsnorm_backward_weight(s, grad.norm.tensor(), dnormed, k.hidden.back(), k.norm_r_T);
-  return dh;
+}
+
+/// Losses of MTP module i, and the gradient of its block's output.
+void enter_mtp_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, StageSaved& k, size_t i) {
+  const int64_t T = k.mtp[i].z_TD.rows(), D = k.mtp[i].z_TD.cols();
+  const DType dtype = k.mtp[i].z_TD.dtype;
+  k.mtp_loss[i] = a.alloc(DType::f32, {T});
+  const Tensor from_following = i + 1 < k.mtp.size() ? k.dmtp.dy_TD : Tensor();
+  k.dmtp = {a.alloc(dtype, {T, D}), a.alloc(dtype, {T, D}), a.alloc(dtype, {T, D}), from_following};
+  const float scale = k.options.loss_scale * k.options.mtp_weight / static_cast<float>(k.mtp.size());
+  head_loss_backward(s, a, k.dmtp.dz_TD, {k.mtp[i].z_TD, k.batch.mtp_target[i], k.mtp_loss[i]}, m.weights.head,
+                     grad.head, scale);
+  k.dh_TD = mtp_backward_begin(s, a, k.dmtp, m.weights.mtp[i], grad.mtp[i], k.mtp[i]);
+  k.dinput_TD = a.alloc(dtype, {T, D});
+}
+
+/// Hands the gradient on: to the module before, or to the main model.
+void leave_mtp_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, StageSaved& k, size_t i) {
+  const ModelBatch& b = k.batch;
+  const int64_t shift = static_cast<int64_t>(i) + 1, S = b.tokens - shift;
+  mtp_backward_end(s, a, k.dmtp, k.dinput_TD, m.weights.mtp[i], grad.mtp[i], k.mtp[i]);
+  embedding_backward_weight(s, grad.embed, k.dmtp.de_TD, shifted_ids(s, a, b, shift));
+  if (i > 0) {
+    k.dmtp.dy_TD = a.alloc(k.dmtp.dh_TD.dtype, {b.batch * (S + 1), k.dmtp.dh_TD.cols()});
+    zero(s, k.dmtp.dy_TD);
+  }
+  add_first_positions(s, i > 0 ? k.dmtp.dy_TD : k.dnormed_TD, k.dmtp.dh_TD, b.batch, S + 1, S);
+  k.dinput_TD = {};
+}
+
+/// k.dh_TD = gradient of the output of block i.
+void enter_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, const StageRange& range,
+                    StageSaved& k, int64_t i) {
+  if (range.is_last(m) && i == num_blocks(m, range) - 1) begin_losses(s, a, m, grad, k);
+  if (i >= num_layers(range)) return enter_mtp_backward(s, a, m, grad, k, static_cast<size_t>(i - num_layers(range)));
+  if (range.is_last(m) && i == num_layers(range) - 1) {
+    const Tensor& h = k.hidden.back();
+    k.dh_TD = a.alloc(h.dtype, {h.rows(), h.cols()});
+    rmsnorm_backward_input(s, k.dh_TD, k.dnormed_TD, h, m.weights.norm.tensor(), k.norm_r_T);
+    rmsnorm_backward_weight(s, grad.norm.tensor(), k.dnormed_TD, h, k.norm_r_T);
+  }
+  if (!k.dinput_TD) k.dinput_TD = a.alloc(k.dh_TD.dtype, {k.dh_TD.rows(), k.dh_TD.cols()});
+}
+
+/// k.dh_TD = gradient of the input of block i; of a layer, k.dinput_TD = what it was before.
+void leave_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, const StageRange& range,
+                    StageSaved& k, int64_t i) {
+  if (i >= num_layers(range)) return leave_mtp_backward(s, a, m, grad, k, static_cast<size_t>(i - num_layers(range)));
+  std::swap(k.dh_TD, k.dinput_TD);
+  if (range.is_first() && i == 0) embedding_backward_weight(s, grad.embed, k.dh_TD, k.batch.ids_T);
 }
 
 }  // namespace
 
-void stage_forward(Stream& s, Arena& a, const Model& m, const StageRange& range, const Tensor& counts_LE,
-                   StageSaved& k) {
-  const ModelWeights& w = m.weights;
-  const int64_t T = k.batch.batch * k.batch.tokens, D = m.config.hidden_size;
-  const DType dtype = activation_dtype(m.precision);
-  k.ctx = context(s, a, m, k.batch, k.options);
-  k.layers.resize(static_cast<size_t>(range.end - range.begin));
-  int64_t router = routers_before(w, range.begin);
-  if (range.is_first()) {
-    k.hidden.push_back(a.alloc(dtype, {T, D}));
-    embedding_forward(s, k.hidden[0], k.batch.ids_T, w.embed);
-  }
-  for (size_t i = 0; i < k.layers.size(); ++i) {
-    const BlockWeights& layer = w.layers[static_cast<size_t>(range.begin) + i];
-    k.hidden.push_back(a.alloc(dtype, {T, D}));
-    block_forward(s, a, k.hidden[i + 1], k.hidden[i], layer, k.layers[i], k.ctx,
-                  counts_row(counts_LE, router, layer.is_moe));
-  }
-  if (range.is_last(m)) end_forward(s, a, m, counts_LE, router, k);
+int stage_forward_phases(const Model& m, const StageRange& range) {
+  return kPhases * static_cast<int>(num_blocks(m, range));
 }
 
-Tensor stage_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, const StageRange& range,
-                      Tensor dh_TD, Weights weights, StageSaved& k) {
-  Tensor dh = range.is_last(m) ? end_backward(s, a, m, grad, k) : dh_TD;
-  Tensor dh_next = a.alloc(dh.dtype, {dh.rows(), dh.cols()});
-  for (size_t i = k.layers.size(); i-- > 0;) {
-    const size_t l = static_cast<size_t>(range.begin) + i;
-    if (weights == Weights::now) {
-      block_backward(s, a, dh_next, dh, m.weights.layers[l], grad.layers[l], k.layers[i], k.ctx);
-      std::swap(dh, dh_next);
-    } else {  // dh is an input of gradients of weights to come
-      block_backward_input(s, a, dh_next, dh, m.weights.layers[l], k.layers[i], k.ctx);
-      dh = dh_next;
-      if (i > 0) dh_next = a.alloc(dh.dtype, {dh.rows(), dh.cols()});
-    }
+int stage_backward_phases(const Model& m, const StageRange& range) { return 1 + stage_forward_phases(m, range); }
+
+void stage_forward_phase(Stream& s, Arena& a, const Model& m, const StageRange& range, const Tensor& counts_LE,
+                         StageSaved& k, int phase) {
+  if (phase == 0) begin_forward(s, a, m, range, k);
+  const int64_t i = phase / kPhases;
+  switch (phase % kPhases) {
+    case 0:
+      return forward_attention(s, a, m, range, counts_LE, k, i);
+    case 1:
+      return block_forward_dispatch(s, a, weights_of(m.weights, range, i), saved(k, i), context_of(k, i));
+    case 2:
+      return block_forward_experts(s, a, weights_of(m.weights, range, i), saved(k, i), context_of(k, i));
+    default:
+      return forward_combine(s, a, m, range, k, i);
   }
-  if (range.is_first()) embedding_backward_weight(s, grad.embed, dh, k.batch.ids_T);
-  return dh;
+}
+
+void stage_await_forward(const StageSaved& k, int phase) {
+  if (phase % kPhases != 0) saved(k, phase / kPhases).moe.wait();
+}
+
+void stage_backward_phase(Stream& s, Arena& a, const Model& m, const Backward& backward, const StageRange& range,
+                          StageSaved& k, int phase) {
+  const ModelWeights& grad = backward.grad;
+  const int64_t last = num_blocks(m, range) - 1;
+  const auto enter = [&](int64_t i) {
+    enter_backward(s, a, m, grad, range, k, i);
+    block_backward_combine(s, a, k.dh_TD, weights_of(m.weights, range, i), saved(k, i), context_of(k, i));
+  };
+  if (phase == 0) return enter(last);
+  const int64_t i = last - (phase - 1) / kPhases;
+  const BlockWeights &w = weights_of(m.weights, range, i), &g = weights_of(grad, range, i);
+  const PassContext& ctx = context_of(k, i);
+  const bool has_weights = backward.weights == Weights::now || i >= num_layers(range);
+  switch ((phase - 1) % kPhases) {
+    case 0:
+      return block_backward_experts(s, a, w, g, saved(k, i), ctx);
+    case 1:
+      if (has_weights) block_backward_weight_experts(s, w, g, saved(k, i), ctx);
+      return;
+    case 2:
+      block_backward_attention(s, a, k.dinput_TD, w, saved(k, i), ctx);
+      leave_backward(s, a, m, grad, range, k, i);
+      k.dinput_TD = {};
+      if (i > 0) enter(i - 1);
+      return;
+    default:
+      if (has_weights) block_backward_weight_attention(s, w, g, saved(k, i));
+  }
+}
+
+void stage_await_backward(const StageSaved& k, int phase) {
+  if (phase % 2 == 0) return;  // the first, and gradients of weights
+  const int64_t last = static_cast<int64_t>(k.layers.size() + k.mtp.size()) - 1;
+  saved(k, last - (phase - 1) / kPhases).moe.wait();
 }
 
 void stage_backward_weight(Stream& s, const Model& m, const ModelWeights& grad, const StageRange& range,
                            const StageSaved& k) {
-  for (size_t i = k.layers.size(); i-- > 0;) {
-    const size_t l = static_cast<size_t>(range.begin) + i;
-    block_backward_weight(s, m.weights.layers[l], grad.layers[l], k.layers[i], k.ctx);
+  for (int64_t i = num_layers(range); i-- > 0;) {
+    const BlockWeights &w = weights_of(m.weights, range, i), &g = weights_of(grad, range, i);
+    block_backward_weight_experts(s, w, g, saved(k, i), k.ctx);
+    block_backward_weight_attention(s, w, g, saved(k, i));
+  }
+}
+
+void model_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, StageSaved& k) {
+  const StageRange range{0, static_cast<int64_t>(m.weights.layers.size())};
+  for (int64_t i = num_blocks(m, range); i-- > 0;) {
+    const BlockWeights &w = weights_of(m.weights, range, i), &g = weights_of(grad, range, i);
+    const PassContext& ctx = context_of(k, i);
+    enter_backward(s, a, m, grad, range, k, i);
+    const size_t mark = a.mark();
+    block_backward_combine(s, a, k.dh_TD, w, saved(k, i), ctx);
+    block_backward_experts(s, a, w, g, saved(k, i), ctx);
+    block_backward_weight_experts(s, w, g, saved(k, i), ctx);
+    block_backward_attention(s, a, k.dinput_TD, w, saved(k, i), ctx);
+    block_backward_weight_attention(s, w, g, saved(k, i));
+    a.release(mark);
+    leave_backward(s, a, m, grad, range, k, i);
   }
 }
 

@@ -40,6 +40,13 @@ void quantize_rows(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, 
   dispatch<cpu::quantize_rows, cuda::quantize_rows>(s, code_TK, scale, x_TK, power_of_two);
 }
 
+void dequantize_rows(Stream& s, Tensor x_TK, const Tensor& code_TK, const Tensor& scale) {
+  const char* what = "dequantize_rows: expected x f32|bf16 (T, K), code f8_e4m3 (T, K), scale f32 (T, ceil(K/128))";
+  check_activation(code_TK, scale, x_TK, what);
+  check(scale.rows() == x_TK.rows() && scale.cols() == groups(x_TK.cols()), what);
+  dispatch<cpu::dequantize_rows, cuda::dequantize_rows>(s, x_TK, code_TK, scale);
+}
+
 void quantize_columns(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {
   const char* what = "quantize_columns: expected code f8_e4m3 (T, K), scale f32 (ceil(T/128), K), x f32|bf16 (T, K)";
   check_activation(code_TK, scale, x_TK, what);

@@ -18,6 +18,8 @@ void dequantize_weight(Stream& s, Tensor x, const Matrix& w);
 /// Activations: code_TK (f8_e4m3, packed) and scale (T, ceil(K/128)) f32, packed, one per row and 128 columns, from
 /// x_TK f32|bf16, rows may be strided.
 void quantize_rows(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two);
+/// x_TK f32|bf16 = the values of such codes, rounded to x's dtype; rows may be strided.
+void dequantize_rows(Stream& s, Tensor x_TK, const Tensor& code_TK, const Tensor& scale);
 /// Activations tiled along tokens: scale (ceil(T/128), K) f32, packed, one per column and 128 rows.
 void quantize_columns(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two);
 
@@ -25,12 +27,14 @@ namespace cpu {
 decltype(sluice::quantize_weight) quantize_weight;
 decltype(sluice::dequantize_weight) dequantize_weight;
 decltype(sluice::quantize_rows) quantize_rows;
+decltype(sluice::dequantize_rows) dequantize_rows;
 decltype(sluice::quantize_columns) quantize_columns;
 }  // namespace cpu
 namespace cuda {
 decltype(sluice::quantize_weight) quantize_weight;
 decltype(sluice::dequantize_weight) dequantize_weight;
 decltype(sluice::quantize_rows) quantize_rows;
+decltype(sluice::dequantize_rows) dequantize_rows;
 decltype(sluice::quantize_columns) quantize_columns;
 }  // namespace cuda
 

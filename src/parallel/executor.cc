@@ -1,6 +1,7 @@
 #include "parallel/executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
 #include <set>
@@ -21,7 +22,7 @@ class Run {
   Run(const Pipeline& pipeline, Communicator& ranks, StageWork& work)
       : pipeline_(pipeline), ranks_(ranks), work_(work) {}
 
-  void run() {
+  std::vector<Span> run() {
     const std::vector<Action> actions = pipeline_.actions(ranks_.rank());
     for (size_t i = 0; i < actions.size(); ++i) {
       // The next action's inputs may arrive meanwhile.
@@ -32,29 +33,21 @@ class Run {
     for (auto& [key, sends] : leaving_)
       for (const Transfer& t : sends) t.wait();
     release_what_is_sent();
+    return std::move(spans_);
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   Place place(int chunk) const { return {ranks_.rank(), chunk}; }
   /// Names a message at its destination.
   static int tag(Kind kind, int chunk, int micro) { return (micro * 2 + chunk) * 2 + static_cast<int>(kind); }
 
   /// Begins to receive what an action needs. A gradient has no place before its forward is over.
   void await(const Action& a) {
-    switch (a.step) {
-      case Step::F:
-      case Step::FB:
-        await_input({a.chunk, a.micro});
-        if (a.step == Step::FB) await_gradient({a.other_chunk, a.other_micro});
-        break;
-      case Step::B:
-      case Step::Bi:
-        await_gradient({a.chunk, a.micro});
-        break;
-      case Step::W:
-        break;
-    }
+    for (const StagePass& pass : passes_of(a)) await(pass);
   }
+  void await(const StagePass& pass) { pass.is_forward() ? await_input(key(pass)) : await_gradient(key(pass)); }
   void await_input(const Key& k) {
     const std::optional<Place> from = pipeline_.previous(place(k.chunk));
     if (from) await(Kind::forward, k, *from, [&] { return work_.input(k.chunk, k.micro); });
@@ -71,39 +64,46 @@ class Run {
   }
 
   void compute(const Action& a) {
-    switch (a.step) {
-      case Step::F:
-        forward({a.chunk, a.micro});
-        break;
-      case Step::B:
-      case Step::Bi:
-        backward({a.chunk, a.micro}, a.step == Step::B);
-        break;
-      case Step::W:
-        work_.backward_weight(a.chunk, a.micro);
-        is_over_.insert({a.chunk, a.micro});
-        break;
-      case Step::FB:
-        forward({a.chunk, a.micro});
-        backward({a.other_chunk, a.other_micro}, true);
-        break;
+    if (a.step == Step::W) {
+      record(a, -1, false, [&] { work_.backward_weight(a.chunk, a.micro); });
+      is_over_.insert({a.chunk, a.micro});
+      return;
     }
+    const std::vector<StagePass> passes = passes_of(a);
+    const bool is_pair = passes.size() == 2;
+    int next[2] = {};
+    for (const int turn : turns(work_.phases(passes[0]), is_pair ? work_.phases(passes[1]) : 0))
+      compute(passes[static_cast<size_t>(turn)], next[turn]++, is_pair);
   }
-  void forward(const Key& k) {
-    await_input(k);
-    wait(Kind::forward, k);
-    const std::span<const std::byte> out = work_.forward(k.chunk, k.micro);
+  void compute(const StagePass& pass, int phase, bool is_paired) {
+    if (phase == 0) {
+      await(pass);
+      wait(pass.is_forward() ? Kind::forward : Kind::backward, key(pass));
+    }
+    work_.await(pass, phase);
+    record(pass.action(), phase, is_paired, [&] { work_.compute(pass, phase); });
+    if (phase + 1 == work_.phases(pass)) pass.is_forward() ? end_forward(key(pass)) : end_backward(pass);
+  }
+  template <class Fn>
+  void record(const Action& action, int phase, bool is_paired, Fn&& fn) {
+    const double begin = now();
+    fn();
+    spans_.push_back({action, begin, now(), phase, is_paired});
+  }
+  double now() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  static Key key(const StagePass& pass) { return {pass.chunk, pass.micro}; }
+
+  void end_forward(const Key& k) {
     is_forward_over_.insert(k);
     if (const std::optional<Place> to = pipeline_.next(place(k.chunk)))
-      send(Kind::forward, k, *to, out, [&] { return work_.input(to->chunk, k.micro); });
+      send(Kind::forward, k, *to, work_.output(k.chunk, k.micro), [&] { return work_.input(to->chunk, k.micro); });
   }
-  void backward(const Key& k, bool with_weights) {
-    await_gradient(k);
-    wait(Kind::backward, k);
-    const std::span<const std::byte> out = work_.backward(k.chunk, k.micro, with_weights);
+  void end_backward(const StagePass& pass) {
+    const Key k = key(pass);
     if (const std::optional<Place> to = pipeline_.previous(place(k.chunk)))
-      send(Kind::backward, k, *to, out, [&] { return work_.output_gradient(to->chunk, k.micro); });
-    if (with_weights) is_over_.insert(k);
+      send(Kind::backward, k, *to, work_.input_gradient(k.chunk, k.micro),
+           [&] { return work_.output_gradient(to->chunk, k.micro); });
+    if (pass.step == Step::B) is_over_.insert(k);
   }
   void wait(Kind kind, const Key& k) {
     const auto found = arriving_.find({kind, k});
@@ -136,6 +136,8 @@ class Run {
   const Pipeline& pipeline_;
   Communicator& ranks_;
   StageWork& work_;
+  const Clock::time_point begin_ = Clock::now();
+  std::vector<Span> spans_;
   std::map<std::pair<Kind, Key>, Transfer> arriving_;
   std::map<Key, std::vector<Transfer>> leaving_;
   std::set<Key> is_forward_over_, is_over_;
@@ -143,9 +145,9 @@ class Run {
 
 }  // namespace
 
-void run_pipeline(const Pipeline& pipeline, Communicator& ranks, StageWork& work) {
+std::vector<Span> run_pipeline(const Pipeline& pipeline, Communicator& ranks, StageWork& work) {
   check(ranks.size() == pipeline.ranks(), "run_pipeline: expected a rank for each of the pipeline");
-  Run(pipeline, ranks, work).run();
+  return Run(pipeline, ranks, work).run();
 }
 
 }  // namespace sluice

@@ -11,10 +11,25 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
 bool has_forward(Step step) { return step == Step::F || step == Step::FB; }
-bool has_input_gradient(Step step) { return step == Step::B || step == Step::Bi || step == Step::FB; }
 
-Place backward_place(int rank, const Action& a) { return {rank, a.step == Step::FB ? a.other_chunk : a.chunk}; }
-int backward_micro(const Action& a) { return a.step == Step::FB ? a.other_micro : a.micro; }
+/// A pass whose phases are being run.
+struct Running {
+  StagePass pass;
+  double ready;  // when its input is there
+  std::vector<PhaseSeconds> phases;
+  std::vector<double> arrived = {};  // of what each phase has sent
+
+  /// Begins its next phase when `free`; returns the end.
+  Span next(double free, bool is_paired) {
+    const size_t phase = arrived.size();
+    const PhaseSeconds& p = phases[phase];
+    double begin = std::max(free, ready);
+    if (p.awaits >= 0) begin = std::max(begin, arrived[static_cast<size_t>(p.awaits)]);
+    const double end = begin + p.computing;
+    arrived.push_back(end + p.transfer);
+    return {pass.action(), begin, end, static_cast<int>(phase), is_paired};
+  }
+};
 
 class Simulation {
  public:
@@ -23,6 +38,7 @@ class Simulation {
     const size_t ranks = static_cast<size_t>(pipeline.ranks());
     check(lists.size() == ranks, "simulate: expected a list per rank");
     timeline_.ranks.resize(ranks);
+    done_.resize(ranks);
     const size_t slots = ranks * static_cast<size_t>(pipeline.chunks() * pipeline.chunk_micros());
     inputs_.assign(slots, kNever);
     gradients_.assign(slots, kNever);
@@ -51,17 +67,19 @@ class Simulation {
   }
 
   const Action* next(int rank) const {
-    const size_t done = timeline_.ranks[static_cast<size_t>(rank)].size();
+    const size_t done = done_[static_cast<size_t>(rank)];
     const std::vector<Action>& list = lists_[static_cast<size_t>(rank)];
     return done < list.size() ? &list[done] : nullptr;
   }
 
-  /// When everything that `a` needs is there; kNever while that is not known.
+  /// When what a pass needs is there; kNever while that is not known.
+  double ready(int rank, const StagePass& pass) const {
+    return (pass.is_forward() ? inputs_ : gradients_)[slot({rank, pass.chunk}, pass.micro)];
+  }
   double ready(int rank, const Action& a) const {
+    if (a.step == Step::W) return put_off_[slot({rank, a.chunk}, a.micro)];
     double at = 0;
-    if (has_forward(a.step)) at = std::max(at, inputs_[slot({rank, a.chunk}, a.micro)]);
-    if (has_input_gradient(a.step)) at = std::max(at, gradients_[slot(backward_place(rank, a), backward_micro(a))]);
-    if (a.step == Step::W) at = std::max(at, put_off_[slot({rank, a.chunk}, a.micro)]);
+    for (const StagePass& pass : passes_of(a)) at = std::max(at, ready(rank, pass));
     return at;
   }
 
@@ -70,14 +88,39 @@ class Simulation {
     if (!a) return false;
     const double at = ready(rank, *a);
     if (at == kNever) return false;
-    std::vector<Span>& spans = timeline_.ranks[static_cast<size_t>(rank)];
-    const double begin = std::max(at, spans.empty() ? 0 : spans.back().end);
-    const double end = begin + costs_.seconds(rank, *a);
-    spans.push_back({*a, begin, end});
-    if (has_forward(a->step)) send_output({rank, a->chunk}, a->micro, end);
-    if (has_input_gradient(a->step)) send_gradient(backward_place(rank, *a), backward_micro(*a), end);
-    if (a->step == Step::Bi) put_off_[slot({rank, a->chunk}, a->micro)] = end;
+    const std::vector<Span>& spans = timeline_.ranks[static_cast<size_t>(rank)];
+    const double free = spans.empty() ? 0 : spans.back().end;
+    if (a->step != Step::W && costs_.phases)
+      run_phases(rank, *a, free);
+    else
+      run_whole(rank, *a, std::max(at, free));
+    ++done_[static_cast<size_t>(rank)];
     return true;
+  }
+
+  void run_whole(int rank, const Action& a, double begin) {
+    const double end = begin + costs_.seconds(rank, a);
+    timeline_.ranks[static_cast<size_t>(rank)].push_back({a, begin, end});
+    for (const StagePass& pass : passes_of(a)) end_pass(rank, pass, end);
+  }
+
+  void run_phases(int rank, const Action& a, double free) {
+    std::vector<Running> running;
+    for (const StagePass& pass : passes_of(a)) running.push_back({pass, ready(rank, pass), costs_.phases(rank, pass)});
+    const bool is_pair = running.size() == 2;
+    const auto phases = [&](size_t i) { return i < running.size() ? static_cast<int>(running[i].phases.size()) : 0; };
+    for (const int turn : turns(phases(0), phases(1))) {
+      Running& r = running[static_cast<size_t>(turn)];
+      timeline_.ranks[static_cast<size_t>(rank)].push_back(r.next(free, is_pair));
+      free = timeline_.ranks[static_cast<size_t>(rank)].back().end;
+      if (r.arrived.size() == r.phases.size()) end_pass(rank, r.pass, free);
+    }
+  }
+
+  void end_pass(int rank, const StagePass& pass, double end) {
+    const Place place{rank, pass.chunk};
+    pass.is_forward() ? send_output(place, pass.micro, end) : send_gradient(place, pass.micro, end);
+    if (pass.step == Step::Bi) put_off_[slot(place, pass.micro)] = end;
   }
 
   void send_output(Place from, int micro, double end) {
@@ -97,6 +140,7 @@ class Simulation {
   const std::vector<std::vector<Action>>& lists_;
   const Costs& costs_;
   Timeline timeline_;
+  std::vector<size_t> done_;                          // actions by rank
   std::vector<double> inputs_, gradients_, put_off_;  // by place and micro-batch: when they are there
 };
 

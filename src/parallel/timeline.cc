@@ -6,6 +6,10 @@
 
 namespace sluice {
 
+std::string span_name(const Span& s) {
+  return s.phase < 0 ? action_name(s.action) : fmt::format("{}.{}", action_name(s.action), s.phase);
+}
+
 double total_seconds(const Timeline& timeline) {
   double end = 0;
   for (const auto& spans : timeline.ranks)
@@ -19,6 +23,14 @@ double bubble_seconds(const Timeline& timeline, int rank) {
   return bubble;
 }
 
+double exposed_seconds(const Timeline& timeline, int rank) {
+  const std::vector<Span>& spans = timeline.ranks[static_cast<size_t>(rank)];
+  double exposed = 0;
+  for (size_t i = 1; i < spans.size(); ++i)
+    if (spans[i].phase > 0) exposed += spans[i].begin - spans[i - 1].end;
+  return exposed;
+}
+
 std::string chrome_trace(const Timeline& timeline) {
   std::string out = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[";
   auto append = [&, first = true](const std::string& event) mutable {
@@ -29,7 +41,7 @@ std::string chrome_trace(const Timeline& timeline) {
   for (size_t rank = 0; rank < timeline.ranks.size(); ++rank) {
     append(fmt::format(R"({{"name":"thread_name","ph":"M","pid":0,"tid":{0},"args":{{"name":"rank {0}"}}}})", rank));
     for (const Span& s : timeline.ranks[rank])
-      append(fmt::format(R"({{"name":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":0,"tid":{}}})", action_name(s.action),
+      append(fmt::format(R"({{"name":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":0,"tid":{}}})", span_name(s),
                          s.begin * 1e6, (s.end - s.begin) * 1e6, rank));
   }
   return out + "]}\n";

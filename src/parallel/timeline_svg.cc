@@ -65,12 +65,16 @@ void append_label(std::string& out, const Scale& scale, const Span& s, double y,
 
 void append_span(std::string& out, const Scale& scale, const Span& s, double y) {
   const Action& a = s.action;
-  fmt::format_to(std::back_inserter(out), "<g><title>{} {:.6g} to {:.6g} s</title>\n", action_name(a), s.begin, s.end);
+  fmt::format_to(std::back_inserter(out), "<g><title>{} {:.6g} to {:.6g} s</title>\n", span_name(s), s.begin, s.end);
   if (a.step == Step::FB) {
     append_box(out, scale, s, y, kBox / 2, fill(Step::F, a.chunk));
     append_box(out, scale, s, y + kBox / 2, kBox / 2, fill(Step::B, a.other_chunk));
     append_label(out, scale, s, y + 9, a.micro);
     append_label(out, scale, s, y + 20, a.other_micro);
+  } else if (s.is_paired) {
+    const double down = a.step == Step::F ? 0 : kBox / 2;
+    append_box(out, scale, s, y + down, kBox / 2, fill(a.step, a.chunk));
+    append_label(out, scale, s, y + down + 9, a.micro);
   } else {
     append_box(out, scale, s, y, kBox, fill(a.step, a.chunk));
     append_label(out, scale, s, y + 15, a.micro);

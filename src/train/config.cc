@@ -57,6 +57,12 @@ void check_layout(const TrainConfig& c) {
          fmt::format("{}", c.pipeline_parallel));
   expect(c.expert_parallel <= (1 << 20), "expert_parallel", "an integer up to 2^20",
          fmt::format("{}", c.expert_parallel));
+  expect(c.dispatch_payload == "same" || c.dispatch_payload == "fp8", "dispatch_payload", "same or fp8",
+         c.dispatch_payload);
+  expect(c.combine_payload == "same" || c.combine_payload == "bf16", "combine_payload", "same or bf16",
+         c.combine_payload);
+  expect_positive(c.expert_capacity, "expert_capacity");
+  expect(c.expert_capacity <= 1e6, "expert_capacity", "a number up to 1e6", fmt::format("{}", c.expert_capacity));
 }
 
 }  // namespace

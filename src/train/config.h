@@ -37,6 +37,10 @@ struct TrainConfig {
   // these.
   int64_t expert_parallel = 1, pipeline_parallel = 1;
   std::string schedule = "1f1b";  // 1f1b | zb1p | dualpipe | dualpipev (specification 6.3 to 6.5)
+  // Rows on their way to experts of other ranks and back: as they are computed (same), or in fewer bits.
+  std::string dispatch_payload = "same";  // same | fp8 (codes with a scale for every 128 columns)
+  std::string combine_payload = "same";   // same | bf16
+  double expert_capacity = 2;  // rows that a rank takes at a time, as a multiple of its even share; more come in rounds
   std::string precision = "f32";  // f32 | bf16 | fp8 (specification 5)
   bool recompute = false;         // latent norms, up-projections, gathered rows and SwiGLU in the backward pass
 
@@ -111,6 +115,8 @@ void TrainConfig::visit(V&& v) {
   v("out", out), v("time", time), v("steps", steps), v("seed", seed), v("threads", threads);
   v("device", device), v("expert_parallel", expert_parallel);
   v("pipeline_parallel", pipeline_parallel), v("schedule", schedule);
+  v("dispatch_payload", dispatch_payload), v("combine_payload", combine_payload);
+  v("expert_capacity", expert_capacity);
   v("precision", precision), v("recompute", recompute);
   v("seq_len", seq_len), v("batch_size", batch_size), v("batch_start", batch_start), v("batch_ramp", batch_ramp);
   v("micro_batch", micro_batch);

@@ -37,11 +37,11 @@ StepLosses PipelineRun::step(const Batch& batch, int64_t first_row, int64_t micr
   if (micro_bytes_ == 0) micro_bytes_ = bytes_of_micro(micro_rows, batch.cols, options);
   losses_ = {};
   losses_.tokens = count_targets(batch);
-  run_pipeline(pipeline_, ranks_, *this);
+  spans_ = run_pipeline(pipeline_, ranks_, *this);
   return losses_;
 }
 
-/// By a dry run of the largest stage here; what waits for its gradients of weights is kept.
+/// By a dry run of the largest stage here.
 size_t PipelineRun::bytes_of_micro(int64_t rows, int64_t tokens, const PassOptions& options) const {
   size_t most = 0;
   for (const StageRange& range : ranges_) {
@@ -60,8 +60,11 @@ size_t PipelineRun::bytes_of_micro(int64_t rows, int64_t tokens, const PassOptio
     const Tensor edge_TD = a.alloc(dtype, {rows * tokens, model_.config.hidden_size}),
                  gradient_TD = a.alloc(dtype, {rows * tokens, model_.config.hidden_size});
     if (!range.is_first()) k.hidden.push_back(edge_TD);
-    stage_forward(dry, a, model_, range, {}, k);
-    stage_backward(dry, a, model_, grad_, range, gradient_TD, Weights::later, k);
+    for (int phase = 0; phase < stage_forward_phases(model_, range); ++phase)
+      stage_forward_phase(dry, a, model_, range, {}, k, phase);
+    k.dh_TD = gradient_TD;
+    for (int phase = 0; phase < stage_backward_phases(model_, range); ++phase)
+      stage_backward_phase(dry, a, model_, {grad_, Weights::later}, range, k, phase);
     most = std::max(most, a.peak_bytes());
   }
   return most + (size_t{1} << 16);
@@ -91,11 +94,28 @@ std::span<std::byte> PipelineRun::input(int chunk, int micro) {
   return bytes_of(m.saved.hidden[0]);
 }
 
-std::span<const std::byte> PipelineRun::forward(int chunk, int micro) {
-  Micro& m = micro_of(chunk, micro);
-  stage_forward(s_, m.memory, model_, range(chunk), counts_LE_, m.saved);
-  if (range(chunk).is_last(model_)) return {};
-  return bytes_of(m.saved.hidden.back());
+int PipelineRun::phases(const StagePass& pass) const {
+  return pass.is_forward() ? stage_forward_phases(model_, range(pass.chunk))
+                           : stage_backward_phases(model_, range(pass.chunk));
+}
+
+void PipelineRun::await(const StagePass& pass, int phase) {
+  const StageSaved& k = micro_of(pass.chunk, pass.micro).saved;
+  pass.is_forward() ? stage_await_forward(k, phase) : stage_await_backward(k, phase);
+}
+
+void PipelineRun::compute(const StagePass& pass, int phase) {
+  Micro& m = micro_of(pass.chunk, pass.micro);
+  const StageRange& stage = range(pass.chunk);
+  if (pass.is_forward()) return stage_forward_phase(s_, m.memory, model_, stage, counts_LE_, m.saved, phase);
+  if (phase == 0) m.saved.dh_TD = m.gradient_TD;
+  const Backward backward{grad_, pass.step == Step::B ? Weights::now : Weights::later};
+  stage_backward_phase(s_, m.memory, model_, backward, stage, m.saved, phase);
+  if (phase + 1 == phases(pass)) add_losses(pass.chunk, m.saved);
+}
+
+std::span<const std::byte> PipelineRun::output(int chunk, int micro) {
+  return bytes_of(micro_of(chunk, micro).saved.hidden.back());
 }
 
 std::span<std::byte> PipelineRun::output_gradient(int chunk, int micro) {
@@ -107,13 +127,8 @@ std::span<std::byte> PipelineRun::output_gradient(int chunk, int micro) {
   return bytes_of(m.gradient_TD);
 }
 
-std::span<const std::byte> PipelineRun::backward(int chunk, int micro, bool with_weights) {
-  Micro& m = micro_of(chunk, micro);
-  const Tensor dh_TD = stage_backward(s_, m.memory, model_, grad_, range(chunk), m.gradient_TD,
-                                      with_weights ? Weights::now : Weights::later, m.saved);
-  add_losses(chunk, m.saved);
-  if (range(chunk).is_first()) return {};
-  return bytes_of(dh_TD);
+std::span<const std::byte> PipelineRun::input_gradient(int chunk, int micro) {
+  return bytes_of(micro_of(chunk, micro).saved.dh_TD);
 }
 
 void PipelineRun::backward_weight(int chunk, int micro) {

@@ -24,11 +24,17 @@ class PipelineRun : public StageWork {
   /// Of the micro-batches that are under way at the same time.
   size_t peak_bytes() const { return peak_bytes_; }
 
-  std::span<std::byte> input(int chunk, int micro) override;
-  std::span<const std::byte> forward(int chunk, int micro) override;
-  std::span<std::byte> output_gradient(int chunk, int micro) override;
-  std::span<const std::byte> backward(int chunk, int micro, bool with_weights) override;
+  /// What was computed when in the last step, in seconds from its begin.
+  const std::vector<Span>& spans() const { return spans_; }
+
+  int phases(const StagePass& pass) const override;
+  void await(const StagePass& pass, int phase) override;
+  void compute(const StagePass& pass, int phase) override;
   void backward_weight(int chunk, int micro) override;
+  std::span<std::byte> input(int chunk, int micro) override;
+  std::span<const std::byte> output(int chunk, int micro) override;
+  std::span<std::byte> output_gradient(int chunk, int micro) override;
+  std::span<const std::byte> input_gradient(int chunk, int micro) override;
   void release(int chunk, int micro) override;
 
  private:
@@ -51,6 +57,7 @@ class PipelineRun : public StageWork {
   std::map<std::pair<int, int>, Micro> micros_;
   std::vector<Arena> free_;
   size_t micro_bytes_ = 0, peak_bytes_ = 0;
+  std::vector<Span> spans_;
   // Of the step.
   const Batch* batch_ = nullptr;
   int64_t first_row_ = 0, micro_rows_ = 0;

@@ -44,7 +44,7 @@ Replicas::Replicas(Communicator& world, const HfConfig& c, int64_t mtp_modules, 
   if (size() == 1) return;
   pipeline_ = world.split(data_part());
   experts_ = world.split(world.rank() / layout.expert);
-  if (layout.expert > 1) exchange_.emplace(*experts_, c.n_routed_experts);
+  if (layout.expert > 1) exchange_.emplace(*experts_, c.n_routed_experts, layout.exchange);
   ModelWeights shapes = weight_shapes(c, mtp_modules);
   const std::vector<Param> list = parameters(shapes);
   std::vector<Ranks> holders;

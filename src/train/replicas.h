@@ -12,10 +12,11 @@
 
 namespace sluice {
 
-/// How many ranks share the layers and the routed experts, and how a step flows through the pipeline.
+/// How many ranks share the layers and the routed experts, how a step flows through the pipeline, how rows travel.
 struct RankLayout {
   int pipeline = 1, expert = 1;
   Schedule schedule = Schedule::one_f_one_b;
+  ExchangeOptions exchange = {};
 };
 
 class Replicas {

@@ -124,6 +124,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
          c.vocab_size);
   RankLayout layout{static_cast<int>(config_.pipeline_parallel), static_cast<int>(config_.expert_parallel)};
   if (layout.pipeline > 1) layout.schedule = parse_schedule(config_.schedule);
+  layout.exchange = {config_.dispatch_payload == "fp8", config_.combine_payload == "bf16", config_.expert_capacity};
   replicas_ = std::make_unique<Replicas>(world_, c, c.num_nextn_predict_layers, layout);
   activation_bytes_ = activation_bytes(c, config_, precision, replicas_->exchange());
   check_memory(c, config_, precision, activation_bytes_, compute().device(), is_first() ? 1 : replicas_->held_part());

@@ -125,6 +125,44 @@ TEST_F(EqualTraining, PipelinesAreThatOfOneRank) {
   pipeline(8, 2, "1f1b", {"expert_parallel=2"});  // two parts of the data on each of two stages' halves of the experts
 }
 
+// An overlapped pair computes while rows of the other micro-batch are on their way to experts on other ranks.
+TEST_F(EqualTraining, PairsThatExchangeRowsAreThatOfOneRank) {
+  const Words more{"batch_size=16", "micro_batch=1"};
+  const fs::path one = train(1, "one", more);
+  const auto pairs = [&](int ranks, const char* schedule, const Words& other) {
+    Words words = more;
+    words.insert(words.end(), {"pipeline_parallel=2", "expert_parallel=2", fmt::format("schedule={}", schedule)});
+    words.insert(words.end(), other.begin(), other.end());
+    expect_equal(train(ranks, fmt::format("{}-{}", schedule, ranks), words), one, 1e-5);
+  };
+  pairs(4, "dualpipe", {});
+  pairs(8, "dualpipe", {"recompute=true"});
+  pairs(4, "dualpipev", {});
+}
+
+TEST_F(EqualTraining, RowsThatComeInRoundsAreTheSame) {
+  const fs::path one = train(1, "one", {});
+  expect_equal(train(4, "ep4", {"expert_parallel=4", "expert_capacity=0.3"}), one, 1e-5);
+  expect_equal(train(2, "ep2", {"expert_parallel=2", "expert_capacity=0.7", "recompute=true"}), one, 1e-5);
+  expect_equal(
+      train(4, "pp2ep2",
+            {"pipeline_parallel=2", "expert_parallel=2", "schedule=zb1p", "micro_batch=1", "expert_capacity=1"}),
+      one, 1e-5);
+}
+
+TEST_F(EqualTraining, RowsInFewerBitsGiveNearlyTheSameLosses) {
+  const fs::path one = train(1, "one", {"lr=3e-4"});
+  for (const char* back : {"same", "bf16"}) {
+    const fs::path run = train(
+        2, back, {"lr=3e-4", "expert_parallel=2", "dispatch_payload=fp8", fmt::format("combine_payload={}", back)});
+    const std::vector<StepMetrics> a = steps_of(run), b = steps_of(one);
+    ASSERT_EQ(a.size(), b.size());
+    EXPECT_NE(a.back().loss_main, b.back().loss_main) << "nothing was rounded";
+    for (size_t i = 0; i < a.size(); ++i)
+      EXPECT_NEAR(a[i].loss_main, b[i].loss_main, 2e-3 * b[i].loss_main) << back << " step " << i + 1;
+  }
+}
+
 TEST_F(EqualTraining, InFp8WithinItsNoise) {
   const fs::path one = train(1, "one", {"--precision", "fp8"});
   expect_equal(train(4, "dp2ep2", {"expert_parallel=2", "--precision", "fp8"}), one, 1e-2);
@@ -174,6 +212,9 @@ TEST_F(EqualTraining, WhatDoesNotDivideIsOneLine) {
   refused(2, {"batch_start=2", "batch_ramp=0.5"}, "batch_start: expected 0 with several ranks");
   refused(1, {"expert_parallel=2"}, "expert_parallel: expected 2 ranks");
   refused(1, {"pipeline_parallel=2"}, "pipeline_parallel: expected 2 ranks");
+  refused(2, {"expert_parallel=2", "dispatch_payload=fp4"}, "dispatch_payload: expected same or fp8, found fp4");
+  refused(2, {"expert_parallel=2", "combine_payload=fp8"}, "combine_payload: expected same or bf16, found fp8");
+  refused(2, {"expert_parallel=2", "expert_capacity=0"}, "expert_capacity: expected a number above 0");
   refused(2, {"pipeline_parallel=2", "schedule=gpipe"}, "schedule: expected");
   refused(2, {"pipeline_parallel=2", "schedule=dualpipe", "batch_size=4", "micro_batch=2"}, "dualpipe");
   refused(2, {"pipeline_parallel=2", "batch_size=8", "micro_batch=3"}, "micro_batch: expected a divisor of the 8");

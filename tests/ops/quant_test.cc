@@ -84,21 +84,25 @@ TEST_P(OpTest, QuantizeIsTheReference) {
 }
 
 TEST_P(OpTest, DequantizeIsCodeTimesScale) {
-  for (auto [rows, cols] : {std::pair{1, 1}, {130, 257}, {128, 256}}) {
-    Codes codes(rows, cols);
-    for (uint8_t& c : codes.bytes) c = static_cast<uint8_t>(rng_.next());
-    Host scale = random_as(DType::f32, groups(rows, 128), groups(cols, 128)), x = output(rows, cols, Rows::strided);
-    run({&x}, [&](Stream& s) { dequantize_weight(s, x, codes.matrix(scale)); });
-    Host expected = output(rows, cols);
-    Mat<double> values(rows, cols), scales = scale.get();
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j)
-        values(i, j) =
-            e4m3_to_f32(codes.bytes[static_cast<size_t>(i * cols + j)]) * static_cast<float>(scales(i / 128, j / 128));
-    const Mat<double> got = x.get(), want = expected.set(values).get();
-    for (int64_t i = 0; i < got.size(); ++i)
-      EXPECT_TRUE(got[i] == want[i] || (std::isnan(got[i]) && std::isnan(want[i]))) << i;
-  }
+  for (auto [rows, cols] : {std::pair{1, 1}, {130, 257}, {128, 256}})
+    for (const int scale_rows : {1, 128}) {
+      Codes codes(rows, cols);
+      for (uint8_t& c : codes.bytes) c = static_cast<uint8_t>(rng_.next());
+      Host scale = random_as(DType::f32, groups(rows, scale_rows), groups(cols, 128)),
+           x = output(rows, cols, Rows::strided);
+      run({&x}, [&](Stream& s) {
+        scale_rows == 1 ? dequantize_rows(s, x, codes.tensor(), scale) : dequantize_weight(s, x, codes.matrix(scale));
+      });
+      Host expected = output(rows, cols);
+      Mat<double> values(rows, cols), scales = scale.get();
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < cols; ++j)
+          values(i, j) = e4m3_to_f32(codes.bytes[static_cast<size_t>(i * cols + j)]) *
+                         static_cast<float>(scales(i / scale_rows, j / 128));
+      const Mat<double> got = x.get(), want = expected.set(values).get();
+      for (int64_t i = 0; i < got.size(); ++i)
+        EXPECT_TRUE(got[i] == want[i] || (std::isnan(got[i]) && std::isnan(want[i]))) << i;
+    }
 }
 
 // Scale 1: the codes are those of single numbers.
@@ -206,6 +210,7 @@ TEST(Quant, ChecksItsContract) {
   EXPECT_NO_THROW(quantize_rows(dry, codes.tensor(), scale, x, true));
   EXPECT_EQ(codes.bytes[0], 0x55);
   EXPECT_THROW(quantize_rows(dry, codes.tensor(), wrong, x, true), Bug);
+  EXPECT_THROW(dequantize_rows(dry, x, codes.tensor(), wrong), Bug);
   EXPECT_THROW(quantize_columns(dry, codes.tensor(), scale, x, true), Bug);
   EXPECT_THROW(quantize_weight(dry, as_matrix(x), x, true), Bug);
   EXPECT_THROW(dequantize_weight(dry, wrong, codes.matrix(scale)), Bug);

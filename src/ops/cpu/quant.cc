@@ -51,6 +51,14 @@ void quantize_rows(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, 
   });
 }
 
+void dequantize_rows(Stream& s, Tensor x_TK, const Tensor& code_TK, const Tensor& scale) {
+  for_each_block(s, x_TK.rows(), x_TK.cols(), [&](const Fp8Tile& t, int64_t row, int64_t col) {
+    fp8_unpack(t, code_at(code_TK, row, col), x_TK.cols());
+    fp8_scale_rows(t, static_cast<const float*>(scale.at(row, col / kFp8Group)), scale.cols());
+    fp8_store(x_TK, row, col, t, false);
+  });
+}
+
 void quantize_columns(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {
   for_each_block(s, x_TK.rows(), x_TK.cols(), [&](const Fp8Tile& t, int64_t row, int64_t col) {
     fp8_load(t, x_TK, row, col);

@@ -104,13 +104,24 @@ __global__ void quantize_blocks(Codes out, Rows<const T> x, int64_t N, int64_t K
   if (threadIdx.x == 0) out.scale[blockIdx.y * static_cast<int64_t>(gridDim.x) + blockIdx.x] = scale;
 }
 
+/// A scale for every 128 columns of `scale_rows` rows.
 template <class T>
-__global__ void dequantize_rows(Rows<T> x, const uint8_t* code, const float* scale, int64_t n, int64_t K) {
+__global__ void dequantize_groups(Rows<T> x, Codes in, int64_t n, int64_t K, int64_t scale_rows) {
   const int64_t row = launch_row();
   if (row >= n) return;
-  const float* row_scale = scale + row / kGroup * ((K + kGroup - 1) / kGroup);
+  const float* row_scale = in.scale + row / scale_rows * ((K + kGroup - 1) / kGroup);
   for (int64_t i = threadIdx.x; i < K; i += blockDim.x)
-    store(x[row] + i, decode(code[row * K + i]) * row_scale[i / kGroup]);
+    store(x[row] + i, decode(in.code[row * K + i]) * row_scale[i / kGroup]);
+}
+
+void dequantize_any(cudaStream_t s, const Tensor& x, const Codes& in, int64_t scale_rows) {
+  if (x.size() == 0) return;
+  const RowLaunch l(x.rows(), x.cols());
+  if (x.dtype == DType::f32)
+    dequantize_groups<<<l.grid, l.block, 0, s>>>(rows<float>(x), in, x.rows(), x.cols(), scale_rows);
+  else
+    dequantize_groups<<<l.grid, l.block, 0, s>>>(rows<half_t>(x), in, x.rows(), x.cols(), scale_rows);
+  check_launch("dequantize");
 }
 
 void quantize_rows_any(cudaStream_t s, const Codes& out, const Tensor& x, bool power_of_two) {
@@ -224,19 +235,15 @@ void quantize_weight(Stream& s, const Matrix& w, const Tensor& x, bool power_of_
 }
 
 void dequantize_weight(Stream& s, Tensor x, const Matrix& w) {
-  if (x.size() == 0) return;
-  const RowLaunch l(w.rows, w.cols);
-  const uint8_t* code = static_cast<const uint8_t*>(w.data);
-  const cudaStream_t stream = s.queue().stream();
-  if (x.dtype == DType::f32)
-    dequantize_rows<<<l.grid, l.block, 0, stream>>>(rows<float>(x), code, w.scales, w.rows, w.cols);
-  else
-    dequantize_rows<<<l.grid, l.block, 0, stream>>>(rows<half_t>(x), code, w.scales, w.rows, w.cols);
-  check_launch("dequantize_weight");
+  dequantize_any(s.queue().stream(), x, {static_cast<uint8_t*>(w.data), w.scales}, kGroup);
 }
 
 void quantize_rows(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {
   quantize_rows_any(s.queue().stream(), {code_TK.ptr<uint8_t>(), scale.f32()}, x_TK, power_of_two);
+}
+
+void dequantize_rows(Stream& s, Tensor x_TK, const Tensor& code_TK, const Tensor& scale) {
+  dequantize_any(s.queue().stream(), x_TK, {code_TK.ptr<uint8_t>(), scale.f32()}, 1);
 }
 
 void quantize_columns(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {

@@ -16,7 +16,7 @@ namespace {
 
 [[maybe_unused]] const auto* const kWorld = testing::AddGlobalTestEnvironment(new World);
 
-constexpr int64_t kTokens = 128, kMicros = 8, kVocabulary = 512;
+constexpr int64_t kTokens = 512, kMicros = 8, kVocabulary = 512;
 
 Batch random_batch() {
   Batch b;

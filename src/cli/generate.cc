@@ -7,6 +7,8 @@
 #include "chat/text_stream.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
+#include "cli/ranks.h"
+#include "cli/shared_experts.h"
 
 namespace sluice {
 namespace {
@@ -14,7 +16,7 @@ namespace {
 struct Arguments {
   InferenceOptions inference;
   SamplingOptions sampling;
-  std::string prompt, file;
+  std::string prompt, file, placement;
   std::vector<int32_t> ids;
   std::vector<std::string> stops;
   bool json = false;
@@ -58,16 +60,22 @@ class Output {
   std::vector<int32_t> ids_;
 };
 
-void run(const Arguments& a) {
+void run(Arguments& a) {
+  const std::unique_ptr<Communicator> ranks = open_ranks();
+  const bool is_first = ranks->rank() == 0;
+  prepare_for_ranks(*ranks, a.inference, a.sampling);
   const Inference inference = open_inference(a.inference);
   if (!a.stops.empty()) inference.need_tokenizer();
-  const GenerateOptions options = generate_options(a.sampling, inference);
+  const auto shared = share_experts(*ranks, inference, a.placement);
+  GenerateOptions options = generate_options(a.sampling, inference);
+  options.seed = static_cast<uint64_t>(agree(*ranks, static_cast<int64_t>(options.seed)));
   const auto session = open_session(inference, a.sampling.draft);
-  Output output(inference, a.stops, !a.json);
+  Output output(inference, a.stops, !a.json && is_first);
   const InterruptGuard guard;
-  const GenerateResult result =
-      generate(*session, prompt_ids(a, inference), options, [&](int32_t id) { return output.push(id); });
+  const GenerateResult result = generate(*session, prompt_ids(a, inference), options,
+                                         [&](int32_t id) { return agree(*ranks, output.push(id)) != 0; });
   output.finish();
+  if (!is_first) return;
   if (a.json) {
     JsonObject json;
     if (output.has_text()) json.add("text", output.text());
@@ -93,6 +101,9 @@ void add_generate_command(CLI::App& app) {
       ->excludes(prompt)
       ->excludes(file);
   add_sampling_options(*command, a->sampling);
+  command->add_option("--placement", a->placement,
+                      "with several ranks (mpirun): where experts lie, as `sluice balance --gpus RANKS --out` wrote it "
+                      "(default: in order)");
   command->add_option("--stop", a->stops, "end before this string; may be given several times")->take_all();
   command->add_flag("--json", a->json, "print one JSON object at the end");
   command->footer(

@@ -93,6 +93,11 @@ void Engine::observe(ProductObserver observer) {
   projector_.observe(std::move(observer));
 }
 
+void Engine::share_experts(ExpertRanks& ranks) {
+  check(!gpu_ && !experts_, "Engine::share_experts: expected an engine on the CPU without a bound of memory");
+  ranks_ = &ranks;
+}
+
 void Engine::observe_routing(RouteObserver observer) {
   route_observer_ = pass_observer_ = std::move(observer);
   if (!gpu_ || !route_observer_) return;
@@ -176,7 +181,7 @@ Engine::Inputs Engine::inputs(Arena& a, std::span<const PassRows> parts, int64_t
   const CachePlaces places{part_of(rows, {rows}), part_of(2 * rows, {rows}),
                            part_of(3 * rows, {static_cast<int64_t>(parts.size()), most_pages})};
   return {{&config(), latent_shape(config()), router_config(config()), places, text_rows, text_keys, prompts_,
-           rope_table_, &projector_, &pass_observer_},
+           rope_table_, &projector_, &pass_observer_, ranks_},
           part_of(0, {rows})};
 }
 

@@ -59,6 +59,10 @@ class Engine {
   /// Calls `observer` with every choice of experts from now on; an empty one ends that.
   void observe_routing(RouteObserver observer);
 
+  /// Does the products of the experts of this rank alone from now on; `ranks` must outlive the engine, and all of them
+  /// make the same passes. On the CPU, without a bound of memory.
+  void share_experts(ExpertRanks& ranks);
+
   /// Most rows of one pass: kPassRows, or fewer where memory is bounded.
   int64_t pass_rows() const { return pass_rows_; }
   /// What has been read of the routed experts; null where memory is not bounded.
@@ -105,6 +109,7 @@ class Engine {
   std::unique_ptr<GpuWeights> gpu_weights_;  // null: those of the model
   std::unique_ptr<ExpertCache> experts_;
   Projector projector_;
+  ExpertRanks* ranks_ = nullptr;
   RouteObserver route_observer_;         // the caller's
   std::unique_ptr<GpuChoices> choices_;  // for it, on a GPU
   RouteObserver pass_observer_;          // the one that passes call

@@ -142,6 +142,18 @@ void experts(Stream& s, Arena& a, const Tensor& y_RD, const InferInput& x, const
   }
 }
 
+/// y_RD from x_RD where experts lie on several ranks.
+void experts_on_ranks(Stream& s, Arena& a, const Tensor& y_RD, const Tensor& x_RD, const Tensor& offsets_E1,
+                      const MoeWeights& w, const InferPass& pass) {
+  RowShares shares = pass.ranks->shares(w, {offsets_E1.ptr<int32_t>(), static_cast<size_t>(offsets_E1.size())});
+  const Tensor x_LD = pass.ranks->own_rows(shares, x_RD);
+  if (x_LD.rows() > 0) {
+    pass.projector->begin_experts(w, Tensor(shares.offsets_E1.data(), DType::i32, {offsets_E1.size()}), x_LD.rows());
+    experts(s, a, x_LD, infer_input(s, a, x_LD, {&w.gate[0], &w.up[0]}), w, *pass.projector);
+  }
+  pass.ranks->exchange(shares, y_RD, x_LD);
+}
+
 /// h += moe(x); `next` as in InferBlock.
 void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock& b, const InferPass& pass) {
   const MoeWeights& w = b.w->moe;
@@ -152,13 +164,16 @@ void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock&
   route(s, a, choice_TK, weight_TK, x_TD, w, pass);
   moe_permute(s, offsets_E1, row_of_TK, slot_of_R, choice_TK);
   if (!s.is_dry() && *pass.route_observer) (*pass.route_observer)(choice_TK, w.router);
-  if (!s.is_dry()) pass.projector->begin_experts(w, offsets_E1, T * K);
+  if (!s.is_dry() && !pass.ranks) pass.projector->begin_experts(w, offsets_E1, T * K);
   if (b.next) expect_experts(s, a, h_TD, *b.next, pass);
 
   const Tensor x_RD = a.f32(T * K, D);
   moe_gather_forward(s, x_RD, x_TD, slot_of_R, K);
   const Tensor& y_RD = x_RD;  // not needed any more when they are computed
-  experts(s, a, y_RD, infer_input(s, a, x_RD, {&w.gate[0], &w.up[0]}), w, *pass.projector);
+  if (pass.ranks)
+    experts_on_ranks(s, a, y_RD, x_RD, offsets_E1, w, pass);
+  else
+    experts(s, a, y_RD, infer_input(s, a, x_RD, {&w.gate[0], &w.up[0]}), w, *pass.projector);
   moe_combine_forward(s, h_TD, y_RD, weight_TK, row_of_TK, Out::add);
   if (w.shared.gate) ffn(s, a, h_TD, x_TD, w.shared, pass);
 }

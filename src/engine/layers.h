@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/arena.h"
+#include "engine/expert_ranks.h"
 #include "engine/project.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -64,6 +65,7 @@ struct InferPass {
   Tensor rope_table;  // (beyond every position, rope) f32
   Projector* projector;
   const RouteObserver* route_observer;  // may be empty
+  ExpertRanks* ranks = nullptr;         // null: all routed experts are here
 };
 
 /// y = rmsnorm(x) w.

@@ -17,8 +17,12 @@ const Json& array(const Json& object, const char* key, const std::string& where)
   return *it;
 }
 
-LayerLoad parse_layer(const Json& layer, const std::string& where) {
+void check_layer(const Json& layer, const std::string& where) {
   if (!layer.is_object()) fail("{}: expected an object, found {}", where, json_excerpt(layer));
+}
+
+LayerLoad parse_layer(const Json& layer, const std::string& where) {
+  check_layer(layer, where);
   LayerLoad out{json_string(layer, "layer", where), {}};
   for (const Json& value : array(layer, "load", where)) {
     if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxTokens)
@@ -28,7 +32,33 @@ LayerLoad parse_layer(const Json& layer, const std::string& where) {
   return out;
 }
 
+LayerPlaces parse_places(const Json& layer, const std::string& where) {
+  check_layer(layer, where);
+  LayerPlaces out{json_string(layer, "layer", where), {}};
+  for (const Json& value : array(layer, "physical_to_logical", where)) {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() >= kMaxLoadValues)
+      fail("{}: physical_to_logical: expected experts from 0 to {}, found {}", where, kMaxLoadValues - 1,
+           json_excerpt(value));
+    out.experts.push_back(static_cast<int32_t>(value.get<uint64_t>()));
+  }
+  return out;
+}
+
 }  // namespace
+
+ModelPlaces parse_model_places(std::string_view text, const std::string& where) {
+  const Json object = parse_json_object(text, where);
+  const uint64_t gpus = json_uint(object, "gpus", where);
+  if (gpus < 1 || gpus > kMaxLoadValues) fail("{}: gpus: expected 1 to {}, found {}", where, kMaxLoadValues, gpus);
+  ModelPlaces out{static_cast<int64_t>(gpus), {}};
+  size_t values = 0;
+  for (const Json& layer : array(object, "layers", where)) {
+    out.layers.push_back(parse_places(layer, fmt::format("{}: layers[{}]", where, out.layers.size())));
+    values += out.layers.back().experts.size();
+    if (values > kMaxLoadValues) fail("{}: layers: expected at most {} places", where, kMaxLoadValues);
+  }
+  return out;
+}
 
 ModelLoad parse_model_load(std::string_view text, const std::string& where) {
   const Json object = parse_json_object(text, where);

@@ -193,9 +193,8 @@ void moe_backward_combine(Stream& s, Arena& a, const Tensor& dy_TD, MoeSaved& k,
   if (again) {
     k.x_RD = ctx.exchange ? like_rows_of(a, k, R) : k.experts.x_LD;
     gather(s, k, k.x_RD);
-  } else if (ctx.exchange && s.is_dry()) {  // as much as it would take in rounds
-    like_rows_of(a, k, R + 2 * rows_here(k, ctx));
   }
+  if (ctx.exchange && s.is_dry()) like_rows_of(a, k, 2 * (R + rows_here(k, ctx)));  // for rounds, which need more here
   if (ctx.exchange && !is_in_rounds) {
     k.rows = ctx.exchange->begin_dispatch(s, a, k.plan.rounds[0], k.dy_RD);
     if (again) k.rows_again = ctx.exchange->begin_dispatch(s, a, k.plan.rounds[0], k.x_RD);

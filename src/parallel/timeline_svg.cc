@@ -9,7 +9,7 @@ namespace sluice {
 namespace {
 
 constexpr double kLeft = 56, kTop = 34, kRow = 26, kBox = 22, kLegendStep = 136;  // pixels
-constexpr double kMinWidth = 720, kMaxWidth = 4000;                               // of the time axis
+constexpr double kMinWidth = 720, kPhasesWidth = 1800, kMaxWidth = 4000;          // of the time axis
 constexpr double kMinBox = 16;                                                    // of the shortest action, if it fits
 constexpr double kDigit = 6.5;                                                    // of a label
 
@@ -36,11 +36,14 @@ const char* fill(Step step, int chunk) {
 class Scale {
  public:
   explicit Scale(const Timeline& timeline) : total_(total_seconds(timeline)) {
-    double shortest = total_;
+    double shortest = total_, least = kMinWidth;
     for (const auto& spans : timeline.ranks)
       for (const Span& s : spans)
-        if (s.end > s.begin) shortest = std::min(shortest, s.end - s.begin);
-    if (total_ > 0) per_second_ = std::clamp(kMinBox * total_ / shortest, kMinWidth, kMaxWidth) / total_;
+        if (s.phase >= 0)
+          least = kPhasesWidth;  // of a phase that takes no time nothing needs to be seen
+        else if (s.end > s.begin)
+          shortest = std::min(shortest, s.end - s.begin);
+    if (total_ > 0) per_second_ = std::clamp(kMinBox * total_ / shortest, least, kMaxWidth) / total_;
   }
   double x(double seconds) const { return kLeft + seconds * per_second_; }
   double width() const { return x(total_) + 12; }

@@ -53,5 +53,27 @@ TEST(ExpertLoadJson, RefusesOtherFiles) {
   }
 }
 
+TEST(ExpertLoadJson, ReadsPlacesAndNothingElse) {
+  const ModelPlaces places = parse_model_places(
+      R"({"gpus": 2, "layers": [{"layer": "1", "load": [1, 2], "physical_to_logical": [1, 0, 1, 65535]}]})", "f");
+  EXPECT_EQ(places.gpus, 2);
+  ASSERT_EQ(places.layers.size(), 1u);
+  EXPECT_EQ(places.layers[0].layer, "1");
+  EXPECT_EQ(places.layers[0].experts, (std::vector<int32_t>{1, 0, 1, 65535}));
+  const std::pair<std::string, const char*> cases[] = {
+      {R"({"layers":[]})", "f: gpus: expected an integer >= 0, found nothing"},
+      {R"({"gpus":0,"layers":[]})", "f: gpus: expected 1 to 65536, found 0"},
+      {R"({"gpus":1,"layers":[]})", "f: layers: expected an array of some, found []"},
+      {R"({"gpus":1,"layers":[{"layer":"1","load":[2]}]})", "f: layers[0]: physical_to_logical: expected an array"},
+      {R"({"gpus":1,"layers":[{"layer":"1","physical_to_logical":[-1]}]})",
+       "expected experts from 0 to 65535, found -1"},
+      {R"({"gpus":1,"layers":[{"layer":"1","physical_to_logical":[65536]}]})", "from 0 to 65535, found 65536"},
+  };
+  for (const auto& [text, part] : cases) {
+    const std::string error = error_of([&, &t = text] { parse_model_places(t, "f"); });
+    EXPECT_NE(error.find(part), std::string::npos) << text << "\n  gives: " << error;
+  }
+}
+
 }  // namespace
 }  // namespace sluice

@@ -134,6 +134,41 @@ TEST(Simulate, RandomPipelinesEnd) {
   }
 }
 
+TEST(Simulate, TurnsOfTwoPasses) {
+  EXPECT_EQ(turns(3, 2), (std::vector<int>{0, 1, 0, 1, 0}));
+  EXPECT_EQ(turns(1, 3), (std::vector<int>{0, 1, 1, 1}));
+  EXPECT_EQ(turns(2, 0), (std::vector<int>{0, 0}));
+}
+
+/// Two phases of each pass, the first of which sends something that the second waits for.
+Costs in_phases(double transfer) {
+  Costs costs = uniform_costs(kUnits);
+  costs.phases = [transfer](int, const StagePass& pass) {
+    const double half = kUnits.of(pass.step) / 2;
+    return std::vector<PhaseSeconds>{{half, transfer}, {half, 0, 0}};
+  };
+  return costs;
+}
+
+TEST(Simulate, NothingHidesTheTransfersOfAPassAlone) {
+  const Pipeline p(Schedule::one_f_one_b, 4, 6);
+  const StepSeconds longer{.F = 1.25, .B = 2.25, .Bi = 1.25, .W = 1, .FB = 3.5};
+  const Timeline t = run(p, in_phases(0.25));
+  EXPECT_DOUBLE_EQ(total_seconds(t), total_seconds(run(p, uniform_costs(longer))));
+  for (int rank = 0; rank < 4; ++rank) EXPECT_NEAR(exposed_seconds(t, rank), 12 * 0.25, 1e-9);
+}
+
+TEST(Simulate, APairHidesItsTransfers) {
+  const Pipeline p(Schedule::dualpipe, 4, 12);
+  const Timeline t = run(p, in_phases(0.4));  // F's parts take 0.5
+  for (int rank = 0; rank < 4; ++rank) {
+    int alone = 0;
+    for (const Action& a : p.actions(rank)) alone += a.step != Step::FB && a.step != Step::W;
+    EXPECT_NEAR(exposed_seconds(t, rank), alone * 0.4, 1e-9) << rank;
+  }
+  EXPECT_EQ(span_name(t.ranks[0][1]), "F0a.1");
+}
+
 TEST(Simulate, ChainOfMessages) {
   const Pipeline p(Schedule::one_f_one_b, 3, 1);
   Costs costs = uniform_costs(kUnits);

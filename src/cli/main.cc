@@ -1,5 +1,5 @@
 // sluice: one program, one subcommand per task. Exit codes: 0 done, 2 the user's mistake, 70 a broken invariant of
-// ours, 71 another rank that is silent.
+// ours, 71 another rank that failed.
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -16,11 +16,13 @@ namespace {
 
 constexpr int kUserError = 2, kInternalError = 70;
 
-/// Error texts are one line on stderr, whatever they quote.
-void print_error(std::string text) {
-  for (char& c : text)
+/// Says why the command failed, on all ranks where there are several: one line on stderr, whatever it quotes.
+int failed(int exit_code, std::string why) {
+  for (char& c : why)
     if (static_cast<unsigned char>(c) < 32) c = ' ';
-  fmt::print(stderr, "sluice: {}{}\n", sluice::rank_prefix(), text);
+  fmt::print(stderr, "sluice: {}{}\n", sluice::rank_prefix(), why);
+  sluice::abort_all_ranks(exit_code, why);
+  return exit_code;
 }
 
 /// Exit code of the command that is given.
@@ -31,20 +33,16 @@ int run(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
     const bool unknown = argc > 1 && app.get_subcommands().empty() && e.get_name() == "RequiredError";
-    print_error(unknown ? fmt::format("{}: expected a command of sluice --help", argv[1]) : std::string(e.what()));
-    return kUserError;
+    return failed(kUserError,
+                  unknown ? fmt::format("{}: expected a command of sluice --help", argv[1]) : std::string(e.what()));
   } catch (const sluice::Error& e) {
-    print_error(e.what());
-    return kUserError;
+    return failed(kUserError, e.what());
   } catch (const std::system_error& e) {  // of std::filesystem and of threads: what the machine refused
-    print_error(e.what());
-    return kUserError;
+    return failed(kUserError, e.what());
   } catch (const std::bad_alloc&) {
-    print_error("memory: the machine has no more");
-    return kUserError;
+    return failed(kUserError, "memory: the machine has no more");
   } catch (const std::exception& e) {
-    print_error(e.what());
-    return kInternalError;
+    return failed(kInternalError, e.what());
   }
   return 0;
 }
@@ -73,7 +71,5 @@ int main(int argc, char** argv) {
   sluice::add_balance_command(app);
   sluice::add_bench_command(app);
   sluice::add_plan_command(app);
-  const int exit_code = run(app, argc, argv);
-  if (exit_code != 0) sluice::abort_all_ranks(exit_code);
-  return exit_code;
+  return run(app, argc, argv);
 }

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "cli/stop_signals.h"
 
 namespace sluice {
 namespace {
@@ -22,7 +23,9 @@ bool has_several_ranks() { return from_launcher({"OMPI_COMM_WORLD_SIZE", "PMI_SI
 
 }  // namespace
 
-std::unique_ptr<Communicator> open_ranks() { return has_several_ranks() ? mpi_communicator() : self_communicator(); }
+std::unique_ptr<Communicator> open_ranks() {
+  return has_several_ranks() ? mpi_communicator(stop_requested) : self_communicator();
+}
 
 std::string rank_prefix() {
   if (!has_several_ranks()) return "";

@@ -113,6 +113,19 @@ void print_plan(const TrainPlan& p, bool json) {
              p.tokens, p.tokens_per_second, p.flops_per_token * p.tokens_per_second * 1e-9, format_duration(p.seconds));
 }
 
+void plan_and_run(Trainer& trainer, const TrainOptions& o, const Communicator& ranks) {
+  const TrainPlan plan = trainer.plan();
+  if (ranks.rank() == 0) print_plan(plan, o.json);
+  if (o.dry_run) return;
+  const bool is_done = trainer.run();
+  if (ranks.rank() > 0) return;
+  if (is_done)
+    fmt::print(stderr, "done: {}/latest, {}/report.html\n", o.config.out, o.config.out);
+  else
+    fmt::print(stderr, "stopped after step {}; to go on: {}sluice train --resume {}\n", trainer.progress().step,
+               ranks.size() > 1 ? fmt::format("mpirun -n {} ", ranks.size()) : "", o.config.out);
+}
+
 void run_train(TrainOptions& o) {
   resolve(o);
   check_config(o.config);
@@ -123,21 +136,19 @@ void run_train(TrainOptions& o) {
   const TemporaryFolder scratch(o.dry_run && o.resume.empty());  // a dry run leaves nothing behind
   if (!scratch.path().empty()) o.config.out = scratch.path().string();
   if (o.config.threads == 0 && ranks->size() > 1) o.config.threads = cores_of_a_rank();
-  Trainer trainer(o.config, !o.resume.empty() && !o.from_start, {stop_requested, write_sample}, *ranks);
+  auto trainer = std::make_unique<Trainer>(o.config, !o.resume.empty() && !o.from_start,
+                                           TrainHooks{stop_requested, write_sample}, *ranks);
   const bool is_first = ranks->rank() == 0;
   if (!o.json && is_first) fmt::print(stderr, "{}", resolved);
   if (is_first)
-    for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
-  const TrainPlan plan = trainer.plan();
-  if (is_first) print_plan(plan, o.json);
-  if (o.dry_run) return;
-  const bool is_done = trainer.run();
-  if (!is_first) return;
-  if (is_done)
-    fmt::print(stderr, "done: {}/latest, {}/report.html\n", o.config.out, o.config.out);
-  else
-    fmt::print(stderr, "stopped after step {}; to go on: {}sluice train --resume {}\n", trainer.progress().step,
-               ranks->size() > 1 ? fmt::format("mpirun -n {} ", ranks->size()) : "", o.config.out);
+    for (const std::string& note : trainer->notes()) fmt::print(stderr, "{}\n", note);
+  try {
+    plan_and_run(*trainer, o, *ranks);
+  } catch (...) {
+    // Transfers may still write to its memory, until all ranks have been told and end.
+    if (ranks->size() > 1) static_cast<void>(trainer.release());
+    throw;
+  }
 }
 
 }  // namespace

@@ -44,13 +44,13 @@ int64_t agree(Communicator& ranks, int64_t value) {
 
 std::unique_ptr<Communicator> self_communicator() { return std::make_unique<SelfCommunicator>(); }
 
-std::unique_ptr<Communicator> mpi_communicator() {
-  if constexpr (kHasMpi) return mpi::world();
+std::unique_ptr<Communicator> mpi_communicator([[maybe_unused]] std::function<bool()> is_told_to_stop) {
+  if constexpr (kHasMpi) return mpi::world(std::move(is_told_to_stop));
   fail("started as one of several ranks: expected a build with MPI (cmake --preset mpi), found one without");
 }
 
-void abort_all_ranks([[maybe_unused]] int exit_code) {
-  if constexpr (kHasMpi) mpi::abort(exit_code);
+void abort_all_ranks([[maybe_unused]] int exit_code, [[maybe_unused]] const std::string& why) {
+  if constexpr (kHasMpi) mpi::abort(exit_code, why);
 }
 
 }  // namespace sluice

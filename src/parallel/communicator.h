@@ -3,8 +3,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/tensor.h"
@@ -40,6 +42,12 @@ struct ByteRanges {
   std::vector<int64_t> offset, count;  // one of each rank
 };
 
+/// Bytes that a rank has given to others. Of all ranks together, what has to travel whatever the algorithm: a reduce is
+/// counted by every rank but the root, a broadcast by every rank that gets it, an all-reduce as both.
+struct Traffic {
+  int64_t sent = 0, exchanged = 0, reduced = 0, broadcast = 0, all_reduced = 0;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -60,6 +68,11 @@ class Communicator {
 
   /// A communicator of the ranks that name the same `color`, in the order of their ranks here. Waits for all ranks.
   virtual std::unique_ptr<Communicator> split(int color) = 0;
+
+  /// Of this rank so far, through all communicators of the run.
+  virtual Traffic traffic() const { return {}; }
+  /// Says what the program is at, for other ranks to tell when this one fails: "saving". The text must live for ever.
+  virtual void note_phase(const char* /*phase*/) {}
 };
 
 /// The bytes of a tensor without gaps between rows.
@@ -72,10 +85,14 @@ int64_t agree(Communicator& ranks, int64_t value);
 std::unique_ptr<Communicator> self_communicator();
 
 /// All ranks that mpirun or srun has started. To be called once, on the main thread, which must also destroy it, after
-/// all that came from it. Throws Error where MPI was not built in.
-std::unique_ptr<Communicator> mpi_communicator();
+/// all that came from it; that waits for all ranks. A rank that dies, hangs or fails is named on every rank's stderr
+/// and ends the run: with exit code 71 where it cannot say so itself. `is_told_to_stop`, asked now and then on another
+/// thread: whether this rank got a signal to stop, which mpirun sends when another has died. Throws Error where MPI was
+/// not built in.
+std::unique_ptr<Communicator> mpi_communicator(std::function<bool()> is_told_to_stop = {});
 
-/// After an error of one rank: ends them all. Returns where there are no others.
-void abort_all_ranks(int exit_code);
+/// After an error of this rank, from any thread: tells the others why, which say so, and ends them all. Returns where
+/// there are none. Memory that transfers may still write to must stay.
+void abort_all_ranks(int exit_code, const std::string& why);
 
 }  // namespace sluice

@@ -5,21 +5,23 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstring>
+#include <cstdlib>
 #include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <numeric>
+#include <optional>
 #include <thread>
+
+#include "parallel/mpi_pulse.h"
 
 namespace sluice::mpi {
 namespace {
 
-constexpr int kSilentRank = 71;  // exit code
 constexpr int kMostTag = (1 << 24) + 2;
 constexpr int64_t kMostBytes = int64_t{1} << 30;  // of one call of MPI, which counts with int
 
@@ -49,82 +51,10 @@ class Job : public Transfer::State {
   std::atomic<bool> is_done_ = false;
 };
 
-/// Every rank tells the next one, now and then, that it lives and what it is at. A rank that is stopped, or whose
-/// machine is gone, is named by the next one, which ends the run: the others would wait for it for ever.
-class Pulse {
- public:
-  Pulse() {
-    MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
-    MPI_Comm_rank(comm_, &rank_);
-    MPI_Comm_size(comm_, &size_);
-    receive();
-  }
-
-  /// To be called often.
-  void beat(const char* doing) {
-    const Clock::time_point now = Clock::now();
-    if (now - last_call_ > kInterval) last_heard_ = now;  // this rank was stopped itself, perhaps all were
-    last_call_ = now;
-    if (now - last_sent_ > kInterval) send(doing);
-    int has_arrived = 0;
-    if (is_watching_) MPI_Test(&arriving_, &has_arrived, MPI_STATUS_IGNORE);
-    if (has_arrived) {
-      last_heard_ = now;
-      last_doing_ = heard_.data();
-      is_watching_ = last_doing_ != kGoodbye;
-      if (is_watching_) receive();
-    }
-    if (is_watching_ && now - last_heard_ > kSilence) give_up();
-  }
-  /// The others may stay for longer.
-  void end() {
-    if (is_sending_) MPI_Wait(&leaving_, MPI_STATUS_IGNORE);
-    is_sending_ = false;
-    send(kGoodbye);
-    MPI_Wait(&leaving_, MPI_STATUS_IGNORE);
-    if (is_watching_) MPI_Cancel(&arriving_);
-    if (is_watching_) MPI_Wait(&arriving_, MPI_STATUS_IGNORE);
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  using Text = std::array<char, 32>;
-  static constexpr std::chrono::seconds kInterval{1}, kSilence{7};
-  static constexpr const char* kGoodbye = "goodbye";
-
-  int previous() const { return (rank_ + size_ - 1) % size_; }
-  void receive() {
-    MPI_Irecv(heard_.data(), static_cast<int>(heard_.size()), MPI_CHAR, previous(), 0, comm_, &arriving_);
-  }
-  void send(const char* doing) {
-    int is_free = 1;
-    if (is_sending_) MPI_Test(&leaving_, &is_free, MPI_STATUS_IGNORE);
-    if (!is_free) return;
-    said_ = {};
-    std::strncpy(said_.data(), doing, said_.size() - 1);
-    MPI_Isend(said_.data(), static_cast<int>(said_.size()), MPI_CHAR, (rank_ + 1) % size_, 0, comm_, &leaving_);
-    is_sending_ = true;
-    last_sent_ = Clock::now();
-  }
-  void give_up() const {
-    fmt::print(stderr, "sluice: rank {} has been silent for {} s; it was at: {}; the run ends\n", previous(),
-               kSilence.count(), last_doing_);
-    MPI_Abort(comm_, kSilentRank);
-  }
-
-  MPI_Comm comm_;
-  int rank_ = 0, size_ = 1;
-  MPI_Request arriving_, leaving_;
-  Text heard_{}, said_{};
-  bool is_watching_ = true, is_sending_ = false;
-  std::string last_doing_ = "its start";
-  Clock::time_point last_heard_ = Clock::now(), last_sent_{}, last_call_ = Clock::now();
-};
-
 /// The thread, and MPI from its beginning to its end.
 class Engine {
  public:
-  Engine() {
+  explicit Engine(std::function<bool()> is_told_to_stop) : is_told_to_stop_(std::move(is_told_to_stop)) {
     int provided = 0;
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
     if (provided < MPI_THREAD_SERIALIZED) fail("MPI: expected one that lets another thread call it, found none");
@@ -135,16 +65,15 @@ class Engine {
     if (!has_bound || *most_tag < kMostTag) fail("MPI: expected tags up to {}, found one without", kMostTag);
     thread_ = std::thread([this] { drive(); });
   }
+  /// Waits for all ranks.
   ~Engine() {
     {
       const std::lock_guard lock(mutex_);
       is_ending_ = true;
-      is_failing_ = std::uncaught_exceptions() > 0;
     }
     wake_.notify_one();
     thread_.join();
-    // Other ranks wait in transfers that this one will not make: the caller ends them all.
-    if (!is_failing_) MPI_Finalize();
+    MPI_Finalize();
   }
   Engine(const Engine&) = delete;
 
@@ -160,15 +89,40 @@ class Engine {
     wake_.notify_one();
     return Transfer(job);
   }
+  /// Adds to what traffic() tells.
+  void count(int64_t Traffic::*kind, int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    traffic_.*kind += bytes;
+  }
+  Traffic traffic() {
+    const std::lock_guard lock(mutex_);
+    return traffic_;
+  }
+  void note_phase(const char* phase) { phase_.store(phase, std::memory_order_relaxed); }
+  /// From any thread.
+  [[noreturn]] void end_run(const std::string& why, int exit_code) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = Failure{why, exit_code};
+    }
+    wake_.notify_one();
+    std::this_thread::sleep_for(std::chrono::seconds(10));
+    std::_Exit(exit_code);  // MPI did not manage
+  }
 
  private:
+  struct Failure {
+    std::string why;
+    int exit_code;
+  };
+
   void drive() {
-    Pulse pulse;
+    Pulse pulse(is_told_to_stop_);
     std::vector<std::shared_ptr<Job>> running;
-    for (int idle = 0; take_posted(running); ++idle) {
-      pulse.beat(running.empty() ? "computing" : running.front()->name());
+    for (int idle = 0; take_posted(running, pulse); ++idle) {
+      pulse.beat(activity(running.empty() ? nullptr : running.front()->name()));
       const auto over = std::partition(running.begin(), running.end(), [&](const auto& job) {
-        pulse.beat(job->name());  // between sums, which MPI computes when it is asked
+        pulse.beat(activity(job->name()));  // between sums, which MPI computes when it is asked
         return !job->is_over();
       });
       if (over != running.end()) idle = 0;
@@ -181,16 +135,23 @@ class Engine {
       else if (!running.empty())
         std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
-    if (!is_failing_) pulse.end();
+    while (!pulse.is_everybody_done()) {
+      pulse.beat({"its end", nullptr});
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
+  Activity activity(const char* transfer) const { return {phase_.load(std::memory_order_relaxed), transfer}; }
 
   /// Begins what was posted; waits a little where nothing runs. False at the end.
-  bool take_posted(std::vector<std::shared_ptr<Job>>& running) {
+  bool take_posted(std::vector<std::shared_ptr<Job>>& running, Pulse& pulse) {
     std::deque<std::shared_ptr<Job>> jobs;
     {
       std::unique_lock lock(mutex_);
       if (running.empty())
-        wake_.wait_for(lock, std::chrono::milliseconds(100), [&] { return is_ending_ || !posted_.empty(); });
+        wake_.wait_for(lock, std::chrono::milliseconds(100),
+                       [&] { return is_ending_ || !posted_.empty() || (failure_ && !has_told_); });
+      if (failure_ && !has_told_) pulse.end_run(fmt::format("rank {}: {}", rank_, failure_->why), failure_->exit_code);
+      has_told_ = failure_.has_value();
       if (is_ending_ && posted_.empty()) return false;
       jobs.swap(posted_);
     }
@@ -201,13 +162,24 @@ class Engine {
     return true;
   }
 
+  std::function<bool()> is_told_to_stop_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::shared_ptr<Job>> posted_;
-  bool is_ending_ = false, is_failing_ = false;
+  Traffic traffic_;
+  std::optional<Failure> failure_;
+  bool is_ending_ = false, has_told_ = false;
+  std::atomic<const char*> phase_ = "its start";
   int rank_ = 0, size_ = 1;
   std::thread thread_;
 };
+
+/// From the beginning of MPI to its end. A rank that fails keeps it: its thread tells the others, and transfers that
+/// are under way still write to memory.
+std::unique_ptr<Engine>& the_engine() {
+  static auto* const engine = new std::unique_ptr<Engine>;
+  return *engine;
+}
 
 MPI_Datatype type_of(DType dtype) {
   check(dtype == DType::f32 || dtype == DType::f64 || dtype == DType::i64, "communicator: sums of f32, f64 and i64");
@@ -223,12 +195,19 @@ void each_piece(int64_t bytes, Fn&& fn) {
 
 class MpiCommunicator : public Communicator {
  public:
-  MpiCommunicator(std::shared_ptr<Engine> engine, MPI_Comm comm, int rank, int size)
-      : engine_(std::move(engine)), comm_(comm), rank_(rank), size_(size) {}
+  MpiCommunicator(Engine& engine, MPI_Comm comm) : engine_(engine), comm_(comm) {
+    MPI_Comm_rank(comm, &rank_);
+    MPI_Comm_size(comm, &size_);
+  }
+  ~MpiCommunicator() override {
+    if (comm_ == MPI_COMM_WORLD || std::uncaught_exceptions() > 0) return;
+    engine_.post("end of a group", [this](Requests&) { MPI_Comm_free(&comm_); }).wait();
+  }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
   Transfer all_reduce(const Tensor& data) override {
+    if (rank_ > 0) engine_.count(&Traffic::all_reduced, 2 * static_cast<int64_t>(data.bytes()));
     return sum("all-reduce", data, [comm = comm_](void* at, int count, MPI_Datatype type) {
       MPI_Request request;
       MPI_Iallreduce(MPI_IN_PLACE, at, count, type, MPI_SUM, comm, &request);
@@ -236,6 +215,7 @@ class MpiCommunicator : public Communicator {
     });
   }
   Transfer reduce(const Tensor& data, int root) override {
+    if (rank_ != root) engine_.count(&Traffic::reduced, static_cast<int64_t>(data.bytes()));
     return sum("reduce", data, [comm = comm_, root, is_root = rank_ == root](void* at, int count, MPI_Datatype type) {
       MPI_Request request;
       MPI_Ireduce(is_root ? MPI_IN_PLACE : at, is_root ? at : nullptr, count, type, MPI_SUM, root, comm, &request);
@@ -243,14 +223,17 @@ class MpiCommunicator : public Communicator {
     });
   }
   Transfer broadcast(std::span<std::byte> data, int root) override {
-    return engine_->post("broadcast", [comm = comm_, data, root](Requests& requests) {
+    if (rank_ != root) engine_.count(&Traffic::broadcast, static_cast<int64_t>(data.size()));
+    return engine_.post("broadcast", [comm = comm_, data, root](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
         MPI_Ibcast(data.data() + begin, count, MPI_BYTE, root, comm, &requests.emplace_back());
       });
     });
   }
   Transfer all_to_all(const ByteRanges& in, const ByteRanges& out) override {
-    return engine_->post("all-to-all", [comm = comm_, in, out](Requests& requests) {
+    const int64_t all = std::accumulate(out.count.begin(), out.count.end(), int64_t{0});
+    engine_.count(&Traffic::exchanged, all - out.count[static_cast<size_t>(rank_)]);
+    return engine_.post("all-to-all", [comm = comm_, in, out](Requests& requests) {
       for (size_t r = 0; r < in.count.size(); ++r)
         each_piece(in.count[r], [&](int64_t begin, int count) {
           MPI_Irecv(in.data + in.offset[r] + begin, count, MPI_BYTE, static_cast<int>(r), kExchange, comm,
@@ -264,14 +247,15 @@ class MpiCommunicator : public Communicator {
     });
   }
   Transfer send(std::span<const std::byte> data, int to, int tag) override {
-    return engine_->post("send", [comm = comm_, data, to, tag](Requests& requests) {
+    engine_.count(&Traffic::sent, static_cast<int64_t>(data.size()));
+    return engine_.post("send", [comm = comm_, data, to, tag](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
         MPI_Isend(data.data() + begin, count, MPI_BYTE, to, kMessage + tag, comm, &requests.emplace_back());
       });
     });
   }
   Transfer receive(std::span<std::byte> data, int from, int tag) override {
-    return engine_->post("receive", [comm = comm_, data, from, tag](Requests& requests) {
+    return engine_.post("receive", [comm = comm_, data, from, tag](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
         MPI_Irecv(data.data() + begin, count, MPI_BYTE, from, kMessage + tag, comm, &requests.emplace_back());
       });
@@ -279,21 +263,20 @@ class MpiCommunicator : public Communicator {
   }
   std::unique_ptr<Communicator> split(int color) override {
     // Where ranks arrive at different times, they wait in a transfer, not in the call, which would keep the thread.
-    engine_->post("split", [&](Requests& requests) { MPI_Ibarrier(comm_, &requests.emplace_back()); }).wait();
+    engine_.post("split", [&](Requests& requests) { MPI_Ibarrier(comm_, &requests.emplace_back()); }).wait();
     std::unique_ptr<Communicator> part;
     engine_
-        ->post("split",
-               [&](Requests&) {
-                 MPI_Comm comm;
-                 MPI_Comm_split(comm_, color, rank_, &comm);
-                 int rank = 0, size = 1;
-                 MPI_Comm_rank(comm, &rank);
-                 MPI_Comm_size(comm, &size);
-                 part = std::make_unique<MpiCommunicator>(engine_, comm, rank, size);
-               })
+        .post("split",
+              [&](Requests&) {
+                MPI_Comm comm;
+                MPI_Comm_split(comm_, color, rank_, &comm);
+                part = std::make_unique<MpiCommunicator>(engine_, comm);
+              })
         .wait();
     return part;
   }
+  Traffic traffic() const override { return engine_.traffic(); }
+  void note_phase(const char* phase) override { engine_.note_phase(phase); }
 
  private:
   static constexpr int kExchange = 1, kMessage = 2;  // tags, the first of messages
@@ -302,31 +285,35 @@ class MpiCommunicator : public Communicator {
   Transfer sum(const char* name, const Tensor& data, Begin begin_one) {
     const MPI_Datatype type = type_of(data.dtype);
     const int64_t size = static_cast<int64_t>(dtype_size(data.dtype));
-    return engine_->post(name, [bytes = bytes_of(data), type, size, begin_one](Requests& requests) {
+    return engine_.post(name, [bytes = bytes_of(data), type, size, begin_one](Requests& requests) {
       each_piece(static_cast<int64_t>(bytes.size()), [&](int64_t begin, int count) {
         requests.push_back(begin_one(bytes.data() + begin, static_cast<int>(count / size), type));
       });
     });
   }
 
-  std::shared_ptr<Engine> engine_;
+  Engine& engine_;
   MPI_Comm comm_;
-  int rank_, size_;
+  int rank_ = 0, size_ = 1;
+};
+
+class World : public MpiCommunicator {
+ public:
+  World() : MpiCommunicator(*the_engine(), MPI_COMM_WORLD) {}
+  ~World() override {
+    if (std::uncaught_exceptions() == 0) the_engine().reset();
+  }
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> world() {
-  auto engine = std::make_shared<Engine>();
-  const int rank = engine->rank(), size = engine->size();
-  return std::make_unique<MpiCommunicator>(std::move(engine), MPI_COMM_WORLD, rank, size);
+std::unique_ptr<Communicator> world(std::function<bool()> is_told_to_stop) {
+  the_engine() = std::make_unique<Engine>(std::move(is_told_to_stop));
+  return std::make_unique<World>();
 }
 
-void abort(int exit_code) {
-  int has_begun = 0, has_ended = 0;
-  MPI_Initialized(&has_begun);
-  MPI_Finalized(&has_ended);
-  if (has_begun && !has_ended) MPI_Abort(MPI_COMM_WORLD, exit_code);
+void abort(int exit_code, const std::string& why) {
+  if (the_engine()) the_engine()->end_run(why, exit_code);
 }
 
 }  // namespace sluice::mpi

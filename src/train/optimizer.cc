@@ -60,11 +60,15 @@ void Optimizer::zero_grad(Stream& s) {
     if (is_in(share_.held, i)) zero(s, list[i].matrix->tensor());
 }
 
-double Optimizer::grad_squares(Stream& s) {
+double Optimizer::grad_squares(Stream& s) { return squares(s, share_.owned); }
+
+bool Optimizer::has_finite_gradient(Stream& s) { return std::isfinite(squares(s, share_.held)); }
+
+double Optimizer::squares(Stream& s, const ParamMask& mask) {
   std::vector<Tensor> gradients;
   const std::vector<Param> list = parameters(grad_.weights);
   for (size_t i = 0; i < list.size(); ++i)
-    if (is_optimised(list[i].kind) && is_in(share_.owned, i)) gradients.push_back(list[i].matrix->tensor());
+    if (is_optimised(list[i].kind) && is_in(mask, i)) gradients.push_back(list[i].matrix->tensor());
   zero(s, sum_1_);
   sum_squares(s, sum_1_, gradients);
   double sum = 0;

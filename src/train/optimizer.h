@@ -30,6 +30,8 @@ class Optimizer {
 
   /// Sum of the squares of the gradient of what is owned, before clipping (router biases have none).
   double grad_squares(Stream& s);
+  /// Whether the gradient of all that is held is made of numbers.
+  bool has_finite_gradient(Stream& s);
   /// Norm of the gradient where all of it is here.
   double grad_norm(Stream& s) { return std::sqrt(grad_squares(s)); }
 
@@ -49,11 +51,14 @@ class Optimizer {
   /// Writes the working weights from the masters, as after loading a checkpoint.
   void refresh_working(Stream& s);
   const ParamMask& owned() const { return share_.owned; }
+  const ParamMask& held() const { return share_.held; }
 
   /// Bytes that masters, gradients and moments of a model take.
   static size_t bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
 
  private:
+  double squares(Stream& s, const ParamMask& mask);
+
   Model& model_;
   OptimizerOptions options_;
   RankShare share_;

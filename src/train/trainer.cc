@@ -44,6 +44,7 @@ void begin_folder(const TrainConfig& c) {
 Trainer::Trainer(const TrainConfig& config, bool resume, TrainHooks hooks, Communicator& world)
     : config_(config), hooks_(std::move(hooks)), world_(world), stream_(thread_count(config.threads)) {
   check_config(config_);
+  world_.note_phase("loading");
   open_device();
   check_ranks();
   std::optional<fs::path> checkpoint;
@@ -185,6 +186,7 @@ StepLosses Trainer::forward_backward(const Batch& batch, int64_t first, int64_t 
       losses.balance += sum_of(compute(), loss) / static_cast<double>(batch.rows);
     activations_.release(mark);
   }
+  own_losses_are_finite_ = std::isfinite(losses.main) && std::isfinite(losses.mtp);
   return losses;
 }
 
@@ -295,6 +297,7 @@ bool Trainer::run() {
     if (!is_over) sample();
     save();  // of a run that was over: its links, which a kill may have left behind
   }
+  world_.note_phase("its end");
   if (is_first()) {
     bar_->finish();
     write_report(config_.out);
@@ -304,15 +307,11 @@ bool Trainer::run() {
 
 void Trainer::train_step(const StepSchedule& schedule) {
   const double start = now();
+  world_.note_phase("training");
   if (counts_LE_) zero(compute(), counts_LE_);
   const StepLosses losses = whole_batch(sampler_->next(schedule.batch_size), schedule);
   const double norm = grad_norm();
-  const int64_t step = progress_.step + 1;
-  if (!std::isfinite(losses.main) || !std::isfinite(losses.mtp) || !std::isfinite(norm))
-    fail(
-        "step {}: the loss is {} and the gradient norm {}: training stopped before the update; the checkpoints in {} "
-        "stand (a lower lr or clip_norm may help)",
-        step, losses.main, norm, config_.out);
+  check_finite(losses, norm);
   optimizer_->step(compute(), schedule.lr, norm);
   replicas_->share_weights(model_.weights);
   if (counts_LE_) {
@@ -327,7 +326,7 @@ void Trainer::train_step(const StepSchedule& schedule) {
         ema_update(compute(), average[i].matrix->tensor(), master[i].matrix->tensor(),
                    static_cast<float>(config_.ema_decay));
   }
-  progress_.step = step;
+  ++progress_.step;
   progress_.tokens += losses.tokens;
   progress_.seconds = now() - started_;
   progress_.sampler = sampler_->state();
@@ -387,6 +386,7 @@ void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, dou
 }
 
 void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
+  world_.note_phase("evaluating");
   // The first rank alone, with all of the model.
   replicas_->gather(model_.weights, true);
   if (!is_first()) return;
@@ -429,20 +429,32 @@ void Trainer::sample() {
   bar_->note(fmt::format("step {}: {}{}", progress_.step, config_.sample_prompt, text));
 }
 
+void Trainer::check_finite(const StepLosses& losses, double norm) {
+  if (std::isfinite(losses.main) && std::isfinite(losses.mtp) && std::isfinite(norm)) return;
+  const std::string source = who_is_not_a_number();
+  fail(
+      "step {}: the loss is {} and the gradient norm {}{}: training stopped before the update; the checkpoints in {} "
+      "stand (a lower lr or clip_norm may help)",
+      progress_.step + 1, losses.main, norm, source, config_.out);
+}
+
 void Trainer::check_weights() {
   const StepSchedule schedule = schedule_at(config_, 1, 0);
-  const double loss =
-      pipeline_ ? whole_batch(peek(config_.batch_size), schedule).main : forward_backward(peek(1), 0, 1, schedule).main;
+  StepLosses losses =
+      pipeline_ ? whole_batch(peek(config_.batch_size), schedule) : forward_backward(peek(1), 0, 1, schedule);
+  if (!pipeline_) replicas_->sum(Tensor(&losses.main, DType::f64, {3}));
   const double norm = grad_norm();
   optimizer_->zero_grad(compute());
-  if (!std::isfinite(loss) || !std::isfinite(norm))
-    fail(
-        "step {}: after the update the loss is {} and the gradient norm {}: not saved; the checkpoints in {} stand (a "
-        "lower lr or clip_norm may help)",
-        progress_.step, loss, norm, config_.out);
+  if (std::isfinite(losses.main) && std::isfinite(norm)) return;
+  const std::string source = who_is_not_a_number();
+  fail(
+      "step {}: after the update the loss is {} and the gradient norm {}{}: not saved; the checkpoints in {} stand (a "
+      "lower lr or clip_norm may help)",
+      progress_.step, losses.main, norm, source, config_.out);
 }
 
 void Trainer::save() {
+  world_.note_phase("saving");
   check_weights();
   replicas_->gather(model_.weights, &optimizer_->master() != &model_.weights);
   if (&optimizer_->master() != &model_.weights) replicas_->gather(optimizer_->master());

@@ -69,6 +69,8 @@ class Trainer {
   /// All of `batch` on all ranks.
   StepLosses whole_batch(const Batch& batch, const StepSchedule& schedule);
   double grad_norm();  // of all ranks' gradients, which are added up
+  void check_finite(const StepLosses& losses, double norm);
+  std::string who_is_not_a_number();  // of several ranks: ", from rank N (what)"
   void make_pipeline();
   Batch peek(int64_t rows);  // of the next step, which will see it again
   double probe();
@@ -109,6 +111,7 @@ class Trainer {
   std::unique_ptr<MetricsWriter> metrics_;  // of the first rank
   std::unique_ptr<Progress> bar_;           // likewise
   std::vector<std::string> notes_;
+  bool own_losses_are_finite_ = true, own_gradient_is_finite_ = true;  // before those of other ranks are added
   double started_ = 0;  // steady-clock seconds at the start of this process's training
   double seconds_per_token_ = 0;
   size_t activation_bytes_ = 0;

@@ -1,11 +1,39 @@
 // What a run on several ranks does otherwise than one alone (train/replicas.h, train/pipeline_run.h).
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <optional>
 
+#include "model/checkpoint.h"
 #include "train/batch.h"
 #include "train/trainer.h"
 
 namespace sluice {
+namespace {
+
+/// What a rank has that is not a number, the nearest to where it began last: gradients and losses also show what other
+/// ranks' experts and stages gave.
+enum class Spoiled : int64_t { nothing, gradient, loss, copy, weight };
+constexpr int64_t kKinds = 8;  // a rank's finding is a kind + kKinds x a place in parameters()
+
+/// The first of `mask` that holds what is not a number.
+std::optional<size_t> first_spoiled(ModelWeights& tree, const ParamMask& mask) {
+  const std::vector<Param> list = parameters(tree);
+  std::vector<float> row;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Matrix& m = *list[i].matrix;
+    constexpr int64_t kRows = 128;
+    for (int64_t begin = 0; is_in(mask, i) && begin < m.rows; begin += kRows) {
+      const int64_t rows = std::min(kRows, m.rows - begin);
+      row.resize(static_cast<size_t>(rows * m.cols));
+      stored_rows()(list[i], begin, rows, row.data());
+      if (!std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); })) return i;
+    }
+  }
+  return {};
+}
+
+}  // namespace
 
 void Trainer::check_ranks() const {
   const int ranks = world_.size();
@@ -43,15 +71,46 @@ StepLosses Trainer::whole_batch(const Batch& batch, const StepSchedule& schedule
   StepLosses losses = pipeline_ ? pipeline_->step(batch, begin, config_.micro_batch,
                                                   pass_options(config_, schedule, count_targets(batch)), counts_LE_)
                                 : forward_backward(batch, begin, begin + rows, schedule);
+  own_losses_are_finite_ = std::isfinite(losses.main) && std::isfinite(losses.mtp);
   replicas_->sum(Tensor(&losses.main, DType::f64, {3}));
   return losses;
 }
 
 double Trainer::grad_norm() {
+  if (world_.size() > 1) own_gradient_is_finite_ = optimizer_->has_finite_gradient(compute());
   replicas_->reduce_gradients(optimizer_->grad());
   double squares = optimizer_->grad_squares(compute());
   replicas_->sum(Tensor(&squares, DType::f64, {1}));
   return std::sqrt(squares);
+}
+
+std::string Trainer::who_is_not_a_number() {
+  if (world_.size() == 1) return "";
+  std::vector<int64_t> found(static_cast<size_t>(world_.size()));
+  const auto report = [&](Spoiled kind, size_t place) {
+    found[static_cast<size_t>(world_.rank())] = static_cast<int64_t>(kind) + kKinds * static_cast<int64_t>(place);
+  };
+  if (!own_gradient_is_finite_) report(Spoiled::gradient, 0);
+  if (!own_losses_are_finite_) report(Spoiled::loss, 0);
+  if (const auto place = first_spoiled(model_.weights, optimizer_->held())) report(Spoiled::copy, *place);
+  if (const auto place = first_spoiled(optimizer_->master(), optimizer_->owned())) report(Spoiled::weight, *place);
+  replicas_->sum(Tensor(found.data(), DType::i64, {world_.size()}));
+
+  int64_t kind = 0;
+  for (const int64_t f : found) kind = std::max(kind, f % kKinds);
+  std::vector<std::string> ranks;
+  const std::vector<Param> list = parameters(model_.weights);
+  for (size_t r = 0; r < found.size(); ++r) {
+    if (found[r] % kKinds != kind || kind == 0) continue;
+    const std::string& name = list[static_cast<size_t>(found[r] / kKinds)].name;
+    const auto what = static_cast<Spoiled>(kind);
+    ranks.push_back(fmt::format("rank {} ({})", r,
+                                what == Spoiled::weight ? name
+                                : what == Spoiled::copy ? "its copy of " + name
+                                : what == Spoiled::loss ? "its loss"
+                                                        : "its gradient"));
+  }
+  return ranks.empty() ? "" : fmt::format(", from {}", fmt::join(ranks, ", "));
 }
 
 }  // namespace sluice

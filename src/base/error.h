@@ -14,6 +14,8 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+constexpr int kUserErrorExit = 2, kBugExit = 70;  // exit codes of the program
+
 /// An invariant of ours that does not hold.
 class Bug : public std::logic_error {
  public:

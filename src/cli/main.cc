@@ -14,8 +14,6 @@
 
 namespace {
 
-constexpr int kUserError = 2, kInternalError = 70;
-
 /// Says why the command failed, on all ranks where there are several: one line on stderr, whatever it quotes.
 int failed(int exit_code, std::string why) {
   for (char& c : why)
@@ -33,16 +31,16 @@ int run(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
     const bool unknown = argc > 1 && app.get_subcommands().empty() && e.get_name() == "RequiredError";
-    return failed(kUserError,
+    return failed(sluice::kUserErrorExit,
                   unknown ? fmt::format("{}: expected a command of sluice --help", argv[1]) : std::string(e.what()));
   } catch (const sluice::Error& e) {
-    return failed(kUserError, e.what());
+    return failed(sluice::kUserErrorExit, e.what());
   } catch (const std::system_error& e) {  // of std::filesystem and of threads: what the machine refused
-    return failed(kUserError, e.what());
+    return failed(sluice::kUserErrorExit, e.what());
   } catch (const std::bad_alloc&) {
-    return failed(kUserError, "memory: the machine has no more");
+    return failed(sluice::kUserErrorExit, "memory: the machine has no more");
   } catch (const std::exception& e) {
-    return failed(kInternalError, e.what());
+    return failed(sluice::kBugExit, e.what());
   }
   return 0;
 }

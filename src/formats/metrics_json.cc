@@ -54,6 +54,13 @@ std::string format(const TextSample& m) {
   return JsonObject().add("kind", "sample").add("step", m.step).add("prompt", m.prompt).add("text", m.text).str();
 }
 
+std::string format(const TrafficMetrics& m) {
+  JsonObject o;
+  o.add("kind", "traffic").add("step", m.step).add("steps", m.steps).add("tokens", m.tokens);
+  o.add("experts", m.experts).add("stages", m.stages).add("gradients", m.gradients).add("weights", m.weights);
+  return o.add("rest", m.rest).str();
+}
+
 /// One line as JSON and where it stands, for messages.
 struct Source {
   Json object;
@@ -150,6 +157,17 @@ EvalMetrics read_eval(const Source& s) {
           .max_vio = s.optional("max_vio")};
 }
 
+TrafficMetrics read_traffic(const Source& s) {
+  return {.step = s.integer("step"),
+          .steps = s.integer("steps"),
+          .tokens = s.integer("tokens"),
+          .experts = s.integer("experts"),
+          .stages = s.integer("stages"),
+          .gradients = s.integer("gradients"),
+          .weights = s.integer("weights"),
+          .rest = s.integer("rest")};
+}
+
 }  // namespace
 
 std::string format_metrics_line(const MetricsLine& line) {
@@ -162,9 +180,10 @@ MetricsLine parse_metrics_line(std::string_view line, const std::string& where) 
   if (kind == "step") return read_step(s);
   if (kind == "eval") return read_eval(s);
   if (kind == "run") return read_run(s);
+  if (kind == "traffic") return read_traffic(s);
   if (kind == "sample")
     return TextSample{.step = s.integer("step"), .prompt = s.string("prompt"), .text = s.string("text")};
-  fail("{}: kind: expected run, step, eval or sample, found {}", where, json_excerpt(s.object["kind"]));
+  fail("{}: kind: expected run, step, eval, sample or traffic, found {}", where, json_excerpt(s.object["kind"]));
 }
 
 int64_t metrics_line_step(const MetricsLine& line) {

@@ -51,9 +51,19 @@ struct TextSample {
   std::string prompt = {}, text = {};
 };
 
-using MetricsLine = std::variant<RunInfo, StepMetrics, EvalMetrics, TextSample>;
+/// Bytes that several ranks gave to others in training steps, since the run began or went on until `step`; of all ranks
+/// together (docs/benchmarks.md has the formulas).
+struct TrafficMetrics {
+  int64_t step = 0;
+  int64_t steps = 0, tokens = 0;                                // in which they went
+  int64_t experts = 0, stages = 0, gradients = 0, weights = 0;  // rows to experts; activations between stages; ...
+  int64_t rest = 0;                                             // losses, counts and decisions
+};
 
-/// One JSON object without a newline; its key "kind" is run, step, eval or sample. Numbers read back bit for bit.
+using MetricsLine = std::variant<RunInfo, StepMetrics, EvalMetrics, TextSample, TrafficMetrics>;
+
+/// One JSON object without a newline; its key "kind" is run, step, eval, sample or traffic. Numbers read back bit for
+/// bit.
 std::string format_metrics_line(const MetricsLine& line);
 
 /// Reads such an object; keys it does not know are ignored. Throws Error "where: field: expected ..., found ..." for

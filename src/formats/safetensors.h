@@ -102,13 +102,13 @@ class SafetensorsFile {
   std::unordered_map<std::string_view, size_t> by_name_;  // keys point into header_
 };
 
-/// The tensors of a checkpoint folder: `model.safetensors`, or else the shards named by `model.safetensors.index.json`.
-/// A shard's tensors that the index does not name are left out.
+/// The tensors of a checkpoint folder: `model.safetensors`, or else the shards named by `model.safetensors.index.json`
+/// (or another `stem` than "model"). A shard's tensors that the index does not name are left out.
 class SafetensorsFolder {
  public:
   /// Throws Error naming the file: neither exists, a shard is missing or malformed or lies outside the folder, or a
   /// tensor is not in the shard the index names.
-  explicit SafetensorsFolder(const fs::path& folder);
+  explicit SafetensorsFolder(const fs::path& folder, const std::string& stem = "model");
   const fs::path& path() const { return folder_; }
   /// All tensors, in the order of their names.
   const std::vector<const SafetensorsEntry*>& entries() const { return entries_; }
@@ -162,6 +162,16 @@ class SafetensorsWriter {
 
 /// Supplies one tensor's data: calls write() until all its bytes are written.
 using SafetensorsSource = std::function<void(const SafetensorsSpec&, SafetensorsWriter&)>;
+
+/// A whole file. Throws as SafetensorsWriter.
+FileSum write_safetensors(const fs::path& path, std::vector<SafetensorsSpec> tensors, const SafetensorsSource& source);
+
+/// Which of `count` files of a folder, from 0: `STEM.safetensors` where there is one, else `STEM-00001-of-0000N...`.
+std::string shard_name(const std::string& stem, size_t index, size_t count);
+
+/// Writes `STEM.safetensors.index.json`: the file of each tensor, and the bytes of all. Throws Error.
+FileSum write_safetensors_index(const fs::path& folder, const std::string& stem,
+                                const std::map<std::string, std::string>& file_of, uint64_t total_bytes);
 
 /// Writes `tensors` to a folder that exists: `model.safetensors` when they fit in `max_shard_bytes` of data, otherwise
 /// `model-00001-of-0000N.safetensors` ... and the index (a tensor is never split). Returns what was written. Throws as

@@ -7,8 +7,8 @@
 
 namespace sluice {
 
-SafetensorsFolder::SafetensorsFolder(const fs::path& folder) : folder_(folder) {
-  const fs::path one = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
+SafetensorsFolder::SafetensorsFolder(const fs::path& folder, const std::string& stem) : folder_(folder) {
+  const fs::path one = folder / (stem + ".safetensors"), index = folder / (stem + ".safetensors.index.json");
   std::error_code ignored;
   if (fs::exists(one, ignored)) {
     files_.emplace_back(one);
@@ -16,7 +16,7 @@ SafetensorsFolder::SafetensorsFolder(const fs::path& folder) : folder_(folder) {
   } else if (fs::exists(index, ignored)) {
     open_shards(index);
   } else {
-    fail("{}: expected model.safetensors or model.safetensors.index.json, found neither", folder.string());
+    fail("{}: expected {} or {}, found neither", folder.string(), one.filename().string(), index.filename().string());
   }
   std::sort(entries_.begin(), entries_.end(), [](auto* a, auto* b) { return a->name < b->name; });
 }
@@ -39,8 +39,8 @@ void SafetensorsFolder::open_shards(const fs::path& index) {
     const SafetensorsFile& file = files_[shards.at(shard.get<std::string>())];
     const SafetensorsEntry* entry = file.find(tensor);
     if (!entry)
-      fail("{}: expected the tensor {} (model.safetensors.index.json), found none", file.path().string(),
-           json_excerpt(tensor));
+      fail("{}: expected the tensor {} ({}), found none", file.path().string(), json_excerpt(tensor),
+           index.filename().string());
     entries_.push_back(entry);
   }
 }

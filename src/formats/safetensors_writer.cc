@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 #include <unordered_set>
 
 #include "base/error.h"
@@ -66,19 +67,29 @@ FileSum SafetensorsWriter::commit() {
   return sum_;
 }
 
-namespace {
-
-FileSum write_shard(const fs::path& path, std::vector<SafetensorsSpec> tensors, const SafetensorsSource& source) {
+FileSum write_safetensors(const fs::path& path, std::vector<SafetensorsSpec> tensors, const SafetensorsSource& source) {
   SafetensorsWriter writer(path, std::move(tensors));
   for (const SafetensorsSpec& t : writer.tensors()) {
     const uint64_t end = writer.written() + t.bytes();
     source(t, writer);
-    check(writer.written() == end, "write_safetensors_folder: the source wrote another number of bytes");
+    check(writer.written() == end, "write_safetensors: the source wrote another number of bytes");
   }
   return writer.commit();
 }
 
-}  // namespace
+std::string shard_name(const std::string& stem, size_t index, size_t count) {
+  return count == 1 ? stem + ".safetensors" : fmt::format("{}-{:05}-of-{:05}.safetensors", stem, index + 1, count);
+}
+
+FileSum write_safetensors_index(const fs::path& folder, const std::string& stem,
+                                const std::map<std::string, std::string>& file_of, uint64_t total_bytes) {
+  JsonObject weight_map;
+  for (const auto& [tensor, file] : file_of) weight_map.add(tensor, file);
+  const std::string name = stem + ".safetensors.index.json";
+  const JsonObject metadata = JsonObject().add("total_size", total_bytes);
+  write_file(folder / name, JsonObject().add("metadata", metadata).add("weight_map", weight_map).str() + "\n");
+  return sum_file(folder, name);
+}
 
 std::vector<FileSum> write_safetensors_folder(const fs::path& folder, const std::vector<SafetensorsSpec>& tensors,
                                               uint64_t max_shard_bytes, const SafetensorsSource& source) {
@@ -94,20 +105,15 @@ std::vector<FileSum> write_safetensors_folder(const fs::path& folder, const std:
     in_shard += bytes;
     total += bytes;
   }
-  if (shards.size() == 1) return {write_shard(folder / "model.safetensors", std::move(shards[0]), source)};
-
   std::vector<FileSum> files;
-  JsonObject weight_map;
+  std::map<std::string, std::string> file_of;
   for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    for (const SafetensorsSpec& t : shards[i]) weight_map.add(t.name, name);
-    files.push_back(write_shard(folder / name, std::move(shards[i]), source));
+    const std::string name = shard_name("model", i, shards.size());
+    for (const SafetensorsSpec& t : shards[i]) file_of[t.name] = name;
+    files.push_back(write_safetensors(folder / name, std::move(shards[i]), source));
   }
   // The index comes last: without it the folder has no checkpoint.
-  const std::string index_name = "model.safetensors.index.json";
-  const JsonObject metadata = JsonObject().add("total_size", total);
-  write_file(folder / index_name, JsonObject().add("metadata", metadata).add("weight_map", weight_map).str() + "\n");
-  files.push_back(sum_file(folder, index_name));
+  if (shards.size() > 1) files.push_back(write_safetensors_index(folder, "model", file_of, total));
   return files;
 }
 

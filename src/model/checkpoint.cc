@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "base/fp8.h"
 #include "base/rng.h"
@@ -61,18 +62,22 @@ bool is_vector(ParamKind kind) { return kind == ParamKind::norm || kind == Param
 struct StoredParam {
   std::string name;  // in the file
   Param param;       // what is stored there
+  size_t place;      // of the parameter
 };
 
 /// All stored parameters: those of the model and the MTP modules' copies of embedding and head.
 std::vector<StoredParam> stored_parameters(ModelWeights& w) {
   std::vector<StoredParam> list;
-  for (const Param& p : parameters(w)) list.push_back({p.name, p});
-  const Param embed = list.front().param;
-  const Param head{"lm_head.weight", &w.head, ParamKind::head};
+  StoredParam head{"", {"lm_head.weight", &w.head, ParamKind::head}, 0};
+  for (const Param& p : parameters(w)) {
+    list.push_back({p.name, p, list.size()});
+    if (p.kind == ParamKind::head) head.place = list.back().place;
+  }
+  const StoredParam embed = list.front();
   for (size_t i = 0; i < w.mtp.size(); ++i) {
     const std::string prefix = fmt::format("model.layers.{}.", w.layers.size() + i);
-    list.push_back({prefix + "embed_tokens.weight", embed});
-    list.push_back({prefix + "shared_head.head.weight", head});
+    list.push_back({prefix + "embed_tokens.weight", embed.param, embed.place});
+    list.push_back({prefix + "shared_head.head.weight", head.param, head.place});
   }
   return list;
 }
@@ -226,7 +231,7 @@ RowSource file_rows(const SafetensorsFolder& files) {
 }
 
 std::vector<FileSum> save_checkpoint(Stream& s, const fs::path& folder, const HfConfig& config, ModelWeights& shapes,
-                                     Precision precision, const RowSource& source) {
+                                     Precision precision, const RowSource& source, const CheckpointPart& part) {
   struct Target {
     Param param;
     Format format;
@@ -234,20 +239,36 @@ std::vector<FileSum> save_checkpoint(Stream& s, const fs::path& folder, const Hf
   };
   std::vector<SafetensorsSpec> specs;
   std::unordered_map<std::string, Target> targets;
-  for (const auto& [name, p] : stored_parameters(shapes)) {
+  std::map<std::string, std::string> file_of;  // of all parts
+  uint64_t total = 0;
+  const auto add = [&](const SafetensorsSpec& spec, const Target& target, size_t place) {
+    file_of[spec.name] = shard_name("model", static_cast<size_t>(part.of(place)), static_cast<size_t>(part.parts));
+    total += spec.bytes();
+    if (!part.has(place)) return;
+    specs.push_back(spec);
+    targets[spec.name] = target;
+  };
+  for (const auto& [name, p, place] : stored_parameters(shapes)) {
     const Matrix& m = *p.matrix;
     const Format format = file_format(p.kind, precision);
-    specs.push_back({name, file_dtype(format), is_vector(p.kind) ? std::vector{m.cols} : std::vector{m.rows, m.cols}});
-    targets[name] = {p, format, false};
-    if (format != Format::fp8_128) continue;
-    specs.push_back({name + "_scale_inv", StDType::f32, {m.scale_rows(), m.scale_cols()}});
-    targets[name + "_scale_inv"] = {p, format, true};
+    add({name, file_dtype(format), is_vector(p.kind) ? std::vector{m.cols} : std::vector{m.rows, m.cols}},
+        {p, format, false}, place);
+    if (format == Format::fp8_128)
+      add({name + "_scale_inv", StDType::f32, {m.scale_rows(), m.scale_cols()}}, {p, format, true}, place);
   }
-  std::vector<FileSum> sums =
-      write_safetensors_folder(folder, specs, kShardBytes, [&](const SafetensorsSpec& spec, SafetensorsWriter& writer) {
-        const Target& t = targets.at(spec.name);
-        write_tensor(s, writer, t.param, t.format, t.scales, source);
-      });
+  const auto write = [&](const SafetensorsSpec& spec, SafetensorsWriter& writer) {
+    const Target& t = targets.at(spec.name);
+    write_tensor(s, writer, t.param, t.format, t.scales, source);
+  };
+  std::vector<FileSum> sums;
+  if (part.parts == 1) {
+    sums = write_safetensors_folder(folder, specs, kShardBytes, write);
+  } else if (!specs.empty()) {
+    const std::string name = shard_name("model", static_cast<size_t>(part.part), static_cast<size_t>(part.parts));
+    sums.push_back(write_safetensors(folder / name, specs, write));
+  }
+  if (part.part > 0) return sums;
+  if (part.parts > 1) sums.push_back(write_safetensors_index(folder, "model", file_of, total));
   write_file(folder / "config.json", write_hf_config(stored_config(config, precision, shapes)));
   sums.push_back(sum_file(folder, "config.json"));
   return sums;

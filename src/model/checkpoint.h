@@ -37,12 +37,22 @@ using RowSource = std::function<void(const Param& param, int64_t begin, int64_t 
 /// Error as load_model does.
 RowSource file_rows(const SafetensorsFolder& files);
 
+/// A checkpoint that several ranks write together: which of the parts this is, and which one each parameter is in, by
+/// its place in parameters() (empty: all in the only one).
+struct CheckpointPart {
+  int part = 0, parts = 1;
+  std::vector<int> owner = {};
+  bool has(size_t place) const { return owner.empty() || owner[place] == part; }
+  int of(size_t place) const { return owner.empty() ? 0 : owner[place]; }
+};
+
 /// Writes config.json and model*.safetensors into `folder` (which exists) with weights from `source`, stored as
 /// `precision` says: f32; bf16 (biases f32); fp8 (linear layers E4M3 + weight_scale_inv, the rest as bf16). The MTP
 /// modules' copies `embed_tokens` and `shared_head.head`, which public engines read, are written too.
-/// Returns the sums of all files written.
+/// Returns the sums of all files written. Of several parts each writes a shard with what is in it, if anything is, and
+/// the first also config.json and the index; together they are a checkpoint like any other.
 std::vector<FileSum> save_checkpoint(Stream& s, const fs::path& folder, const HfConfig& config, ModelWeights& shapes,
-                                     Precision precision, const RowSource& source);
+                                     Precision precision, const RowSource& source, const CheckpointPart& part = {});
 
 /// The rows a Param's own matrix holds (f32, bf16 or fp8_128).
 RowSource stored_rows();

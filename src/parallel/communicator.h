@@ -69,7 +69,7 @@ class Communicator {
   /// A communicator of the ranks that name the same `color`, in the order of their ranks here. Waits for all ranks.
   virtual std::unique_ptr<Communicator> split(int color) = 0;
 
-  /// Of this rank so far, through all communicators of the run.
+  /// Of this rank through this communicator so far.
   virtual Traffic traffic() const { return {}; }
   /// Says what the program is at, for other ranks to tell when this one fails: "saving". The text must live for ever.
   virtual void note_phase(const char* /*phase*/) {}

@@ -89,15 +89,6 @@ class Engine {
     wake_.notify_one();
     return Transfer(job);
   }
-  /// Adds to what traffic() tells.
-  void count(int64_t Traffic::*kind, int64_t bytes) {
-    const std::lock_guard lock(mutex_);
-    traffic_.*kind += bytes;
-  }
-  Traffic traffic() {
-    const std::lock_guard lock(mutex_);
-    return traffic_;
-  }
   void note_phase(const char* phase) { phase_.store(phase, std::memory_order_relaxed); }
   /// From any thread.
   [[noreturn]] void end_run(const std::string& why, int exit_code) {
@@ -166,7 +157,6 @@ class Engine {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::shared_ptr<Job>> posted_;
-  Traffic traffic_;
   std::optional<Failure> failure_;
   bool is_ending_ = false, has_told_ = false;
   std::atomic<const char*> phase_ = "its start";
@@ -207,7 +197,7 @@ class MpiCommunicator : public Communicator {
   int size() const override { return size_; }
 
   Transfer all_reduce(const Tensor& data) override {
-    if (rank_ > 0) engine_.count(&Traffic::all_reduced, 2 * static_cast<int64_t>(data.bytes()));
+    if (rank_ > 0) traffic_.all_reduced += 2 * static_cast<int64_t>(data.bytes());
     return sum("all-reduce", data, [comm = comm_](void* at, int count, MPI_Datatype type) {
       MPI_Request request;
       MPI_Iallreduce(MPI_IN_PLACE, at, count, type, MPI_SUM, comm, &request);
@@ -215,7 +205,7 @@ class MpiCommunicator : public Communicator {
     });
   }
   Transfer reduce(const Tensor& data, int root) override {
-    if (rank_ != root) engine_.count(&Traffic::reduced, static_cast<int64_t>(data.bytes()));
+    if (rank_ != root) traffic_.reduced += static_cast<int64_t>(data.bytes());
     return sum("reduce", data, [comm = comm_, root, is_root = rank_ == root](void* at, int count, MPI_Datatype type) {
       MPI_Request request;
       MPI_Ireduce(is_root ? MPI_IN_PLACE : at, is_root ? at : nullptr, count, type, MPI_SUM, root, comm, &request);
@@ -223,7 +213,7 @@ class MpiCommunicator : public Communicator {
     });
   }
   Transfer broadcast(std::span<std::byte> data, int root) override {
-    if (rank_ != root) engine_.count(&Traffic::broadcast, static_cast<int64_t>(data.size()));
+    if (rank_ != root) traffic_.broadcast += static_cast<int64_t>(data.size());
     return engine_.post("broadcast", [comm = comm_, data, root](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
         MPI_Ibcast(data.data() + begin, count, MPI_BYTE, root, comm, &requests.emplace_back());
@@ -232,7 +222,7 @@ class MpiCommunicator : public Communicator {
   }
   Transfer all_to_all(const ByteRanges& in, const ByteRanges& out) override {
     const int64_t all = std::accumulate(out.count.begin(), out.count.end(), int64_t{0});
-    engine_.count(&Traffic::exchanged, all - out.count[static_cast<size_t>(rank_)]);
+    traffic_.exchanged += all - out.count[static_cast<size_t>(rank_)];
     return engine_.post("all-to-all", [comm = comm_, in, out](Requests& requests) {
       for (size_t r = 0; r < in.count.size(); ++r)
         each_piece(in.count[r], [&](int64_t begin, int count) {
@@ -247,7 +237,7 @@ class MpiCommunicator : public Communicator {
     });
   }
   Transfer send(std::span<const std::byte> data, int to, int tag) override {
-    engine_.count(&Traffic::sent, static_cast<int64_t>(data.size()));
+    traffic_.sent += static_cast<int64_t>(data.size());
     return engine_.post("send", [comm = comm_, data, to, tag](Requests& requests) {
       each_piece(static_cast<int64_t>(data.size()), [&](int64_t begin, int count) {
         MPI_Isend(data.data() + begin, count, MPI_BYTE, to, kMessage + tag, comm, &requests.emplace_back());
@@ -275,7 +265,7 @@ class MpiCommunicator : public Communicator {
         .wait();
     return part;
   }
-  Traffic traffic() const override { return engine_.traffic(); }
+  Traffic traffic() const override { return traffic_; }
   void note_phase(const char* phase) override { engine_.note_phase(phase); }
 
  private:
@@ -295,6 +285,7 @@ class MpiCommunicator : public Communicator {
   Engine& engine_;
   MPI_Comm comm_;
   int rank_ = 0, size_ = 1;
+  Traffic traffic_;
 };
 
 class World : public MpiCommunicator {

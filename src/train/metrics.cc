@@ -131,6 +131,8 @@ void MetricsWriter::add(const EvalMetrics& m) {
 
 void MetricsWriter::add(const TextSample& m) { append(m); }
 
+void MetricsWriter::add(const TrafficMetrics& m) { append(m); }
+
 void MetricsWriter::sync() {
   if (fsync(fileno(file_.get())) != 0) fail("{}: cannot sync: {}", path_.string(), std::strerror(errno));
 }

@@ -33,10 +33,11 @@ class MetricsWriter {
   MetricsWriter(const fs::path& folder, const RunInfo& info);
 
   /// Each appends one line, flushed, so that a killed run leaves at most its last line torn, and one TensorBoard event
-  /// (samples: only the line). Throws Error.
+  /// (samples and traffic: only the line). Throws Error.
   void add(const StepMetrics& m);
   void add(const EvalMetrics& m);
   void add(const TextSample& m);
+  void add(const TrafficMetrics& m);
 
   /// fsync of metrics.jsonl: called before a checkpoint is saved, so that no step before it is missing after a power
   /// cut. Throws Error.

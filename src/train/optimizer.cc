@@ -10,13 +10,6 @@ namespace {
 
 Format moment_format(Precision precision) { return precision == Precision::f32 ? Format::f32 : Format::bf16; }
 
-size_t moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
-  ModelWeights w = weight_shapes(c, mtp_modules);
-  Arena arena = Arena::counting();
-  for (const Param& p : parameters(w)) allocate(*p.matrix, moment_format(precision), arena);
-  return 2 * arena.peak_bytes();
-}
-
 /// Of the sum of squares, which lies with the moments.
 constexpr size_t kSumBytes = 64;
 
@@ -113,6 +106,13 @@ void Optimizer::refresh_working(Stream& s) {
 size_t Optimizer::bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
   const size_t trees = precision == Precision::f32 ? 1 : 2;
   return trees * model_bytes(c, mtp_modules, Precision::f32) + moment_bytes(c, mtp_modules, precision) + kSumBytes;
+}
+
+size_t Optimizer::moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
+  ModelWeights w = weight_shapes(c, mtp_modules);
+  Arena arena = Arena::counting();
+  for (const Param& p : parameters(w)) allocate(*p.matrix, moment_format(precision), arena);
+  return 2 * arena.peak_bytes();
 }
 
 }  // namespace sluice

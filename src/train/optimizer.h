@@ -55,6 +55,8 @@ class Optimizer {
 
   /// Bytes that masters, gradients and moments of a model take.
   static size_t bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
+  /// Bytes of both moments alone.
+  static size_t moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
 
  private:
   double squares(Stream& s, const ParamMask& mask);

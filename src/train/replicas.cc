@@ -1,6 +1,7 @@
 #include "train/replicas.h"
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 
 #include "train/pipeline_run.h"
@@ -21,9 +22,32 @@ std::vector<int> even_shares(const std::vector<int64_t>& sizes, int owners) {
   return owner;
 }
 
-void wait_for(const std::vector<Transfer>& transfers) {
-  for (const Transfer& t : transfers) t.wait();
-}
+/// Transfers under way, of bounded size: a network and MPI's lists are filled by a few, and more would only take
+/// memory. All ranks add theirs in one order, so that the oldest of any rank is under way, or to come, on all that it
+/// needs.
+class Window {
+ public:
+  void add(Transfer t, size_t bytes) {
+    under_way_.emplace_back(std::move(t), bytes);
+    bytes_ += bytes;
+    while (bytes_ > kMostBytes && under_way_.size() > 1) take();
+  }
+  void wait() {
+    while (!under_way_.empty()) take();
+  }
+
+ private:
+  static constexpr size_t kMostBytes = size_t{256} << 20;
+
+  void take() {
+    under_way_.front().first.wait();
+    bytes_ -= under_way_.front().second;
+    under_way_.pop_front();
+  }
+
+  std::deque<std::pair<Transfer, size_t>> under_way_;
+  size_t bytes_ = 0;
+};
 
 /// fn(bytes) for codes and scales.
 template <class Fn>
@@ -90,12 +114,14 @@ void Replicas::assign_owners(const std::vector<Param>& list, const std::vector<R
   for (size_t i = 0; i < list.size(); ++i) {
     const Ranks& ranks = holders[i];
     const int owner = owners[ranks][next[ranks]++];
-    places_.push_back({groups_[ranks].get(), owner, ranks[static_cast<size_t>(owner)], ranks[0] == 0});
+    const bool is_bias = list[i].kind == ParamKind::router_bias;
+    places_.push_back({groups_[ranks].get(), owner, ranks[0] == 0});
+    owners_.push_back(is_bias ? 0 : ranks[static_cast<size_t>(owner)]);
     all += list[i].matrix->size();
     if (places_[i].holders) held += list[i].matrix->size();
     // Biases follow from counts that all ranks have.
-    share_.held.push_back(places_[i].holders || list[i].kind == ParamKind::router_bias);
-    share_.owned.push_back(places_[i].owner_in_world == world_.rank() || list[i].kind == ParamKind::router_bias);
+    share_.held.push_back(places_[i].holders || is_bias);
+    share_.owned.push_back(owners_[i] == world_.rank() || is_bias);
   }
   held_part_ = static_cast<double>(held) / static_cast<double>(all);
 }
@@ -103,38 +129,53 @@ void Replicas::assign_owners(const std::vector<Param>& list, const std::vector<R
 void Replicas::reduce_gradients(ModelWeights& grad) {
   if (size() == 1) return;
   const std::vector<Param> list = parameters(grad);
-  std::vector<Transfer> transfers;
+  Window window;
   for (size_t i = 0; i < list.size(); ++i)
     if (places_[i].holders && list[i].kind != ParamKind::router_bias)
-      transfers.push_back(places_[i].holders->reduce(list[i].matrix->tensor(), places_[i].owner));
-  wait_for(transfers);
+      window.add(places_[i].holders->reduce(list[i].matrix->tensor(), places_[i].owner),
+                 list[i].matrix->tensor().bytes());
+  window.wait();
 }
 
 void Replicas::share_weights(ModelWeights& working) {
   if (size() == 1) return;
   const std::vector<Param> list = parameters(working);
-  std::vector<Transfer> transfers;
+  Window window;
   for (size_t i = 0; i < list.size(); ++i)
     if (places_[i].holders && list[i].kind != ParamKind::router_bias)
       each_part(*list[i].matrix, [&](std::span<std::byte> bytes) {
-        transfers.push_back(places_[i].holders->broadcast(bytes, places_[i].owner));
+        window.add(places_[i].holders->broadcast(bytes, places_[i].owner), bytes.size());
       });
-  wait_for(transfers);
+  window.wait();
 }
 
-void Replicas::gather(ModelWeights& tree, bool is_working) {
+void Replicas::gather(ModelWeights& working) {
   if (size() == 1) return;
-  const std::vector<Param> list = parameters(tree);
-  std::vector<Transfer> transfers;
+  const std::vector<Param> list = parameters(working);
+  Window window;
   for (size_t i = 0; i < list.size(); ++i) {
-    const int owner = places_[i].owner_in_world;
-    if (owner == 0 || list[i].kind == ParamKind::router_bias || (is_working && places_[i].is_on_first)) continue;
+    const int owner = owners_[i];
+    if (owner == 0 || places_[i].is_on_first) continue;
     each_part(*list[i].matrix, [&](std::span<std::byte> bytes) {
-      if (world_.rank() == 0) transfers.push_back(world_.receive(bytes, owner));
-      if (owner == world_.rank()) transfers.push_back(world_.send(bytes, 0));
+      if (world_.rank() == 0) window.add(world_.receive(bytes, owner), bytes.size());
+      if (owner == world_.rank()) window.add(world_.send(bytes, 0), bytes.size());
     });
   }
-  wait_for(transfers);
+  window.wait();
+}
+
+TrafficMetrics Replicas::traffic() const {
+  TrafficMetrics t;
+  if (size() == 1) return t;
+  t.experts = experts_->traffic().exchanged;
+  t.stages = pipeline_->traffic().sent;
+  for (const auto& [ranks, group] : groups_) {
+    if (!group) continue;
+    t.gradients += group->traffic().reduced;
+    t.weights += group->traffic().broadcast;
+  }
+  t.rest = world_.traffic().broadcast + world_.traffic().all_reduced;
+  return t;
 }
 
 }  // namespace sluice

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "formats/metrics_json.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/schedule.h"
 #include "train/optimizer.h"
@@ -41,9 +42,12 @@ class Replicas {
   void reduce_gradients(ModelWeights& grad);
   /// Weights that others own = theirs.
   void share_weights(ModelWeights& working);
-  /// On the first rank, what others own of `tree` = theirs, whether it holds it or not; of working weights only what it
-  /// does not hold.
-  void gather(ModelWeights& tree, bool is_working = false);
+  /// On the first rank, weights that it does not hold = their owners'.
+  void gather(ModelWeights& working);
+  /// Of each parameter, by its place: the rank that owns it. Empty where there is one rank.
+  const std::vector<int>& owners() const { return owners_; }
+  /// Bytes that this rank has given to others so far; step, steps and tokens are 0.
+  TrafficMetrics traffic() const;
   /// data = the sum over all ranks (f64, i64).
   void sum(const Tensor& data) { world_.all_reduce(data).wait(); }
 
@@ -52,7 +56,6 @@ class Replicas {
   struct Place {
     Communicator* holders;  // those that hold it; null where this rank is none of them
     int owner;              // among them
-    int owner_in_world;
     bool is_on_first;
   };
   /// In ascending order.
@@ -67,6 +70,7 @@ class Replicas {
   RankShare share_;
   double held_part_ = 1;
   std::vector<Place> places_;  // by place in parameters()
+  std::vector<int> owners_;    // likewise; of router biases, which all have, the first
 };
 
 }  // namespace sluice

@@ -63,6 +63,7 @@ class Reader {
   }
 
   void operator()(const TextSample& m) { run_.samples.push_back(m); }
+  void operator()(const TrafficMetrics&) {}
 
   RunData take() {
     if (run_.step.empty()) fail("{}: expected at least one step", file_);

@@ -1,4 +1,4 @@
-// A run that trains on a GPU, in host memory: what files are read into and written from.
+// Copies of a run in host memory: what files are read into and written from where that is not the run itself.
 #pragma once
 #include <memory>
 
@@ -6,6 +6,7 @@
 
 namespace sluice {
 
+/// For one that trains on a GPU and goes on from a checkpoint.
 class RunCopy {
  public:
   /// Weights, masters, moments and average of `run`, which lies on the device of `gpu`; `host` is a stream of the CPU.
@@ -22,6 +23,27 @@ class RunCopy {
   Optimizer optimizer_;
   std::unique_ptr<Model> ema_;
   RunProgress& progress_;
+};
+
+/// What is written of a run that goes on meanwhile, or of one on a GPU.
+class RunSnapshot {
+ public:
+  /// What this rank owns; memory of the rest stays untouched. `s` is the stream that the run computes on.
+  RunSnapshot(Stream& s, const RunState& run);
+  RunSnapshot(const RunSnapshot&) = delete;
+
+  SavedRun saved() {
+    return {config_, precision_, &master_.weights, &first_, &second_, ema_ ? &ema_->weights : nullptr, progress_};
+  }
+
+ private:
+  HfConfig config_;
+  Precision precision_;
+  Model master_;
+  Arena moments_{0};
+  ModelWeights first_, second_;
+  std::unique_ptr<Model> ema_;
+  RunProgress progress_;
 };
 
 }  // namespace sluice

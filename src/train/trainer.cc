@@ -16,7 +16,6 @@
 #include "train/evaluate.h"
 #include "train/memory.h"
 #include "train/report.h"
-#include "train/run_copy.h"
 
 namespace sluice {
 namespace {
@@ -90,6 +89,7 @@ fs::path Trainer::open_folder(const std::optional<fs::path>& checkpoint) {
     fs::create_directories(config_.out, error);
     if (error) fail("out: expected a folder that can be made, found {}: {}", config_.out, error.message());
     lock_ = std::make_unique<FolderLock>(config_.out);
+    remove_unfinished(config_.out);
     if (!checkpoint) begin_folder(config_);
   }
   if (checkpoint) return *checkpoint;
@@ -153,6 +153,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
   counts_.resize(static_cast<size_t>(routers * E));
   counts_memory_ = Arena(counts_.size() * sizeof(int64_t) + 64, compute().device());
   if (routers > 0) counts_LE_ = counts_memory_.alloc(DType::i64, {routers, E});
+  if (world_.size() > 1) writer_ = std::make_unique<CheckpointWriter>(world_, config_.out, replicas_->owners());
   if (checkpoint.empty()) return;
   if (gpu_) {
     RunCopy copy(stream_, *gpu_, state());
@@ -297,6 +298,8 @@ bool Trainer::run() {
     if (!is_over) sample();
     save();  // of a run that was over: its links, which a kill may have left behind
   }
+  if (writer_) writer_->wait();
+  record_traffic();
   world_.note_phase("its end");
   if (is_first()) {
     bar_->finish();
@@ -308,6 +311,7 @@ bool Trainer::run() {
 void Trainer::train_step(const StepSchedule& schedule) {
   const double start = now();
   world_.note_phase("training");
+  const TrafficMetrics before = replicas_->traffic();
   if (counts_LE_) zero(compute(), counts_LE_);
   const StepLosses losses = whole_batch(sampler_->next(schedule.batch_size), schedule);
   const double norm = grad_norm();
@@ -331,6 +335,7 @@ void Trainer::train_step(const StepSchedule& schedule) {
   progress_.seconds = now() - started_;
   progress_.sampler = sampler_->state();
   record(schedule, losses, norm, now() - start);
+  add_traffic(before, losses.tokens);
 }
 
 void Trainer::update_biases(float speed) {
@@ -388,7 +393,7 @@ void Trainer::record(const StepSchedule& schedule, const StepLosses& losses, dou
 void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
   world_.note_phase("evaluating");
   // The first rank alone, with all of the model.
-  replicas_->gather(model_.weights, true);
+  replicas_->gather(model_.weights);
   if (!is_first()) return;
   model_.exchange = nullptr;
   double total = 0;
@@ -421,7 +426,7 @@ void Trainer::evaluate_all(int64_t max_tokens, bool saves) {
 
 void Trainer::sample() {
   if (!hooks_.sample || config_.sample_prompt.empty()) return;
-  replicas_->gather(model_.weights, true);
+  replicas_->gather(model_.weights);
   if (!is_first()) return;
   const Model host = gpu_ ? download_model(*gpu_, model_) : Model();
   const std::string text = hooks_.sample(gpu_ ? host : model_, *tokenizer_, config_.sample_prompt);
@@ -456,23 +461,14 @@ void Trainer::check_weights() {
 void Trainer::save() {
   world_.note_phase("saving");
   check_weights();
-  replicas_->gather(model_.weights, &optimizer_->master() != &model_.weights);
-  if (&optimizer_->master() != &model_.weights) replicas_->gather(optimizer_->master());
-  replicas_->gather(optimizer_->first_moment());
-  replicas_->gather(optimizer_->second_moment());
-  if (ema_) replicas_->gather(ema_->weights);
-  if (is_first()) write_checkpoint();
-  agree(world_, 0);  // nobody leaves before it is on the disk
-}
-
-void Trainer::write_checkpoint() {
-  metrics_->sync();
-  const RunFiles files{format_config(config_), tokenizer_files_};
-  if (gpu_) {
-    RunCopy copy(stream_, *gpu_, state());
-    save_run(stream_, config_.out, copy.state(), files, config_.keep_last);
+  if (is_first()) metrics_->sync();
+  RunFiles files{format_config(config_), tokenizer_files_, config_.keep_last};
+  if (writer_) {
+    writer_->write(std::make_unique<RunSnapshot>(compute(), state()), std::move(files));
+  } else if (gpu_) {
+    save_run(stream_, config_.out, RunSnapshot(*gpu_, state()).saved(), files, world_);
   } else {
-    save_run(stream_, config_.out, state(), files, config_.keep_last);
+    save_run(stream_, config_.out, saved(state()), files, world_);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "train/checkpoint_writer.h"
 #include "train/config.h"
 #include "train/corpus.h"
 #include "train/metrics.h"
@@ -70,7 +71,9 @@ class Trainer {
   StepLosses whole_batch(const Batch& batch, const StepSchedule& schedule);
   double grad_norm();  // of all ranks' gradients, which are added up
   void check_finite(const StepLosses& losses, double norm);
-  std::string who_is_not_a_number();  // of several ranks: ", from rank N (what)"
+  void add_traffic(const TrafficMetrics& before, int64_t tokens);  // of the step that is over
+  void record_traffic();                                           // of the steps of this run, from all ranks
+  std::string who_is_not_a_number();                               // of several ranks: ", from rank N (what)"
   void make_pipeline();
   Batch peek(int64_t rows);  // of the next step, which will see it again
   double probe();
@@ -83,7 +86,6 @@ class Trainer {
   void sample();
   void check_weights();  // throws Error when they give no finite gradient: such a checkpoint would be of no use
   void save();
-  void write_checkpoint();
   std::vector<std::vector<int64_t>> expert_load() const;
   RunState state();
 
@@ -108,10 +110,12 @@ class Trainer {
   Tensor counts_LE_;             // tokens by router and expert in the current step, where the run computes
   std::vector<int64_t> counts_;  // the same after the step
   RunProgress progress_;
-  std::unique_ptr<MetricsWriter> metrics_;  // of the first rank
-  std::unique_ptr<Progress> bar_;           // likewise
+  std::unique_ptr<CheckpointWriter> writer_;  // where there are several ranks
+  std::unique_ptr<MetricsWriter> metrics_;    // of the first rank
+  std::unique_ptr<Progress> bar_;             // likewise
   std::vector<std::string> notes_;
   bool own_losses_are_finite_ = true, own_gradient_is_finite_ = true;  // before those of other ranks are added
+  TrafficMetrics traffic_;                                             // of this rank in training steps
   double started_ = 0;  // steady-clock seconds at the start of this process's training
   double seconds_per_token_ = 0;
   size_t activation_bytes_ = 0;

@@ -16,6 +16,10 @@ namespace {
 enum class Spoiled : int64_t { nothing, gradient, loss, copy, weight };
 constexpr int64_t kKinds = 8;  // a rank's finding is a kind + kKinds x a place in parameters()
 
+constexpr int64_t TrafficMetrics::*kTrafficKinds[] = {&TrafficMetrics::experts, &TrafficMetrics::stages,
+                                                      &TrafficMetrics::gradients, &TrafficMetrics::weights,
+                                                      &TrafficMetrics::rest};
+
 /// The first of `mask` that holds what is not a number.
 std::optional<size_t> first_spoiled(ModelWeights& tree, const ParamMask& mask) {
   const std::vector<Param> list = parameters(tree);
@@ -111,6 +115,21 @@ std::string Trainer::who_is_not_a_number() {
                                                         : "its gradient"));
   }
   return ranks.empty() ? "" : fmt::format(", from {}", fmt::join(ranks, ", "));
+}
+
+void Trainer::add_traffic(const TrafficMetrics& before, int64_t tokens) {
+  const TrafficMetrics now = replicas_->traffic();
+  for (const auto kind : kTrafficKinds) traffic_.*kind += now.*kind - before.*kind;
+  ++traffic_.steps;
+  traffic_.tokens += tokens;
+}
+
+void Trainer::record_traffic() {
+  if (world_.size() == 1 || traffic_.steps == 0) return;
+  TrafficMetrics all = traffic_;
+  all.step = progress_.step;
+  for (const auto kind : kTrafficKinds) replicas_->sum(Tensor(&(all.*kind), DType::i64, {1}));
+  if (is_first()) metrics_->add(all);
 }
 
 }  // namespace sluice

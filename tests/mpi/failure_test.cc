@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <csignal>
-#include <fstream>
 #include <thread>
 
 #include "../cli/program.h"
@@ -23,24 +22,6 @@ class RankFailure : public testing::Test {
             "--out",     dir_ / "run",       "vocab_size=300",  "seq_len=32",   "batch_size=6",
             "threads=1", "eval_every=0",     "save_every=2",    "steps=100000", "mtp_modules=0",
             "--model",   dir_ / "model.json"};
-  }
-  /// Process ids of the ranks, in their order.
-  static std::vector<pid_t> ranks_of(pid_t mpirun) {
-    std::vector<std::pair<int, pid_t>> found;
-    for (const auto& entry : fs::directory_iterator("/proc")) {
-      const pid_t pid = std::atoi(entry.path().filename().c_str());
-      std::ifstream stat(entry.path() / "stat"), environment(entry.path() / "environ", std::ios::binary);
-      std::string text;
-      if (pid <= 0 || !std::getline(stat, text)) continue;
-      pid_t parent = 0;
-      if (std::sscanf(text.c_str() + text.rfind(')') + 1, " %*c %d", &parent) != 1 || parent != mpirun) continue;
-      for (std::string variable; std::getline(environment, variable, '\0');)
-        if (variable.starts_with("OMPI_COMM_WORLD_RANK=")) found.emplace_back(std::stoi(variable.substr(21)), pid);
-    }
-    std::sort(found.begin(), found.end());
-    std::vector<pid_t> pids;
-    for (const auto& [rank, pid] : found) pids.push_back(pid);
-    return pids;
   }
   /// Sends `signal` to rank 1 of a run under way; what the run said.
   Outcome strike(const Words& args, int signal) {
@@ -72,8 +53,9 @@ TEST_F(RankFailure, AStoppedRankIsNamed) {
   const Outcome o = strike(words(), SIGSTOP);
   EXPECT_NE(o.exit_code, 0);
   for (const int rank : {0, 2})
-    EXPECT_NE(o.err.find(fmt::format("sluice: rank {}: the run ends: rank 1 has been silent for 7 s; it was at: ", rank)),
-              std::string::npos)
+    EXPECT_NE(
+        o.err.find(fmt::format("sluice: rank {}: the run ends: rank 1 has been silent for 7 s; it was at: ", rank)),
+        std::string::npos)
         << o.err;
 }
 

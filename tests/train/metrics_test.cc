@@ -110,7 +110,7 @@ TEST(MetricsJson, RefusesBadLines) {
   EXPECT_EQ(error(with("[3,4]", "[3,-4]")), "f:3: expert_load: expected counts from 0 to 2^40, found -4");
   EXPECT_EQ(error(with("[3,4]", "5")), "f:3: expert_load: expected arrays of counts, found 5");
   EXPECT_EQ(error(with("\"kind\":\"step\"", "\"kind\":\"stop\"")),
-            "f:3: kind: expected run, step, eval or sample, found \"stop\"");
+            "f:3: kind: expected run, step, eval, sample or traffic, found \"stop\"");
   std::string many = "[3";
   for (int i = 0; i < 65536; ++i) many += ",1";
   EXPECT_EQ(error(with("[3,4]", many + "]")), "f:3: expert_load: expected at most 65536 values");

@@ -45,7 +45,9 @@ struct State {
   RunState view() { return {model, optimizer, ema ? &ema->weights : nullptr, progress}; }
   void save(const fs::path& out, int64_t step, int64_t keep_last = 100) {
     progress.step = step;
-    save_run(s, out, view(), {"steps: 9\n", {{"tokenizer.json", "{}"}, {"tokenizer_config.json", "{}"}}}, keep_last);
+    save_run(s, out, saved(view()),
+             {"steps: 9\n", {{"tokenizer.json", "{}"}, {"tokenizer_config.json", "{}"}}, keep_last},
+             *self_communicator());
   }
 
   Stream s{1};
@@ -189,7 +191,7 @@ TEST_F(RunFolder, NamesWhatTheStateLacks) {
   State loaded;
   EXPECT_NE(error_of([&] {
               load_run(loaded.s, out_ / "step-00000001", loaded.view());
-            }).find("state.safetensors: expected a tensor \"ema.model.embed_tokens.weight\", found none"),
+            }).find("trainer: expected a tensor \"ema.model.embed_tokens.weight\", found none"),
             std::string::npos);
 }
 

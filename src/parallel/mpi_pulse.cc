@@ -5,11 +5,11 @@
 namespace sluice::mpi {
 namespace {
 
-constexpr std::chrono::milliseconds kInterval{1000}, kSilence{7000};
-constexpr std::chrono::milliseconds kLook{2};       // between looks for messages
-constexpr std::chrono::milliseconds kAnswer{500};   // mpirun kills a second after it has told to stop
-constexpr std::chrono::milliseconds kSaying{1000};  // for the others to print a line
-constexpr int kOtherRank = 71;                      // exit code
+constexpr std::chrono::milliseconds kInterval{1000}, kSilence{6000};
+constexpr std::chrono::milliseconds kLook{2};      // between looks for messages
+constexpr std::chrono::milliseconds kAnswer{500};  // mpirun kills a second after it has told to stop
+constexpr std::chrono::milliseconds kSaying{500};  // for the others to print a line
+constexpr int kOtherRank = 71;                     // exit code
 constexpr size_t kMostText = 1000;
 
 }  // namespace

@@ -54,7 +54,7 @@ TEST_F(RankFailure, AStoppedRankIsNamed) {
   EXPECT_NE(o.exit_code, 0);
   for (const int rank : {0, 2})
     EXPECT_NE(
-        o.err.find(fmt::format("sluice: rank {}: the run ends: rank 1 has been silent for 7 s; it was at: ", rank)),
+        o.err.find(fmt::format("sluice: rank {}: the run ends: rank 1 has been silent for 6 s; it was at: ", rank)),
         std::string::npos)
         << o.err;
 }

@@ -81,6 +81,9 @@ TEST(MetricsJson, ReadsBackWhatItWrote) {
   EXPECT_EQ(format_metrics_line(parse_metrics_line(eval, "f")), eval);
   const std::string sample = format_metrics_line(TextSample{7, "a\n", "\"字\""});
   EXPECT_EQ(format_metrics_line(parse_metrics_line(sample, "f")), sample);
+  const std::string traffic = format_metrics_line(TrafficMetrics{7, 6, 100, 1, 2, 3, 4, 5});
+  EXPECT_EQ(format_metrics_line(parse_metrics_line(traffic, "f")), traffic);
+  EXPECT_EQ(std::get<TrafficMetrics>(parse_metrics_line(traffic, "f")).weights, 4);
 }
 
 TEST(MetricsJson, WritesNanAsNull) {

@@ -73,7 +73,8 @@ class Trainer {
   void check_finite(const StepLosses& losses, double norm);
   void add_traffic(const TrafficMetrics& before, int64_t tokens);  // of the step that is over
   void record_traffic();                                           // of the steps of this run, from all ranks
-  std::string who_is_not_a_number();                               // of several ranks: ", from rank N (what)"
+  bool is_any_weight_spoiled();                                    // of several ranks, what they own
+  std::string who_is_not_a_number();  // of several ranks: "; not a number on rank N (what)"
   void make_pipeline();
   Batch peek(int64_t rows);  // of the next step, which will see it again
   double probe();

@@ -88,6 +88,13 @@ double Trainer::grad_norm() {
   return std::sqrt(squares);
 }
 
+bool Trainer::is_any_weight_spoiled() {
+  if (world_.size() == 1) return false;
+  int64_t spoiled = first_spoiled(optimizer_->master(), optimizer_->owned()).has_value();
+  replicas_->sum(Tensor(&spoiled, DType::i64, {1}));
+  return spoiled > 0;
+}
+
 std::string Trainer::who_is_not_a_number() {
   if (world_.size() == 1) return "";
   std::vector<int64_t> found(static_cast<size_t>(world_.size()));
@@ -114,7 +121,7 @@ std::string Trainer::who_is_not_a_number() {
                                 : what == Spoiled::loss ? "its loss"
                                                         : "its gradient"));
   }
-  return ranks.empty() ? "" : fmt::format(", from {}", fmt::join(ranks, ", "));
+  return ranks.empty() ? "" : fmt::format("; not a number on {}", fmt::join(ranks, ", "));
 }
 
 void Trainer::add_traffic(const TrafficMetrics& before, int64_t tokens) {

@@ -3,7 +3,7 @@
 // experts that are here: the same R rows, unless experts lie on several ranks (parallel/expert_exchange.h).
 //
 // Forward and backward are lists of phases. Where experts lie on several ranks, a phase begins an exchange of rows that
-// the next but one may end, so that another micro-batch computes meanwhile. Of rows that come in several rounds nothing
+// a later one ends, so that another micro-batch may compute meanwhile. Of rows that come in several rounds nothing
 // is kept: they travel and are computed again, round by round, in the backward pass, and every round is over before the
 // next begins.
 #pragma once

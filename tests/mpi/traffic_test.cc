@@ -70,8 +70,8 @@ class RankTraffic : public testing::Test {
     const int64_t K = config_.num_experts_per_tok, D = config_.hidden_size, E = config_.n_routed_experts;
     const int64_t rows = (kTokens + kMtpTokens) * K * (ranks - 1) / ranks;
     const int64_t counts =
-        2 * (kRows / kMicro) * (ranks - 1) * (E / ranks) * 8;  // tokens per expert, ahead of the rows
-    return rows * D * 4 * 4 + counts;                          // there and back, in both passes
+        2 * (kRows / kMicro) * (ranks - 1) * E * 8;  // tokens for each expert to every rank, ahead of the rows
+    return rows * D * 4 * 4 + counts;                // there and back, in both passes
   }
 
   TempDir dir_;

@@ -1,11 +1,9 @@
 // How ranks notice that one of them has failed, and say which, on every rank.
-//   - Every rank tells the next one, now and then, that it lives and what it is at. One that is silent for too long
-//   (stopped,
-//     or its machine is gone) is named by the next one to all others.
-//   - A rank that fails itself tells all others why.
-//   - mpirun asks all ranks to stop when one was killed, and kills them a second later. Whoever is told to stop calls
-//   the
-//     roll: those that do not answer are named. After Ctrl-C all answer.
+// - Every rank tells the next one, now and then, that it lives and what it is at. One that is silent for too long,
+//   stopped or with its machine gone, is named by the next one to all others.
+// - A rank that fails itself tells all others why.
+// - mpirun asks all ranks to stop when one was killed, and kills them a second later. Whoever is told to stop calls the
+//   roll: those that do not answer are named. After Ctrl-C all answer.
 #pragma once
 #include <mpi.h>
 

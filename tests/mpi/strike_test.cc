@@ -103,7 +103,6 @@ class Strike : public testing::Test {
   static void SetUpTestSuite() { allow_many_ranks(); }
   Strike() : random_(static_cast<unsigned>(seed_)) {
     write_file(dir_ / "text.txt", sample_text(60000));
-    write_file(dir_ / "model.json", model_json());
     // A model of four layers, for four stages.
     std::string json = model_json();
     json.replace(json.find("\"num_hidden_layers\": 2"), 22, "\"num_hidden_layers\": 4");

@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-mpi test-cuda fuzz sanitize soak web test-web format check deb install clean
+.PHONY: help build try demo test test-mpi test-cuda fuzz sanitize soak web test-web format check deb install clean
 
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -20,6 +20,10 @@ build: ## build the program, build/cpu/sluice
 	@tools/install-packages.sh build
 	@$(call configure,cpu,-DBUILD_TESTING=OFF)
 	cmake --build $(CPU_BUILD) --parallel $(JOBS) --target sluice
+
+try: build ## write with the small model that comes with the program, which goes on with a text (nothing is trained)
+	$(CPU_BUILD)/sluice generate --model models/mini --prompt "Anne could not help thinking that" --max-tokens 120 --temperature 0.7 --top-p 0.8
+	$(CPU_BUILD)/sluice generate --model models/mini --prompt "春风" --max-tokens 60 --temperature 0.7 --top-p 0.8
 
 demo: build ## train a small model on the bundled texts (about 3 minutes) and write with it
 	runs/demo.sh

@@ -15,6 +15,7 @@ namespace sluice {
 namespace cuda {
 class Queue;
 }
+class OpTimes;
 
 /// A queue of ops on one device with its threads and scratch memory. On the CPU an op is finished when it returns. On a
 /// GPU it is queued: ops see what those before them have written, the host sees it after synchronize() or download()
@@ -38,6 +39,10 @@ class Stream {
   ThreadPool& pool() { return *pool_; }
   int threads() const { return pool_ ? pool_->size() : 1; }
 
+  /// Where ops note how long they take (base/op_times.h), until another or null is set. Not owned.
+  void set_times(OpTimes* times) { times_ = times; }
+  OpTimes* times() const { return times_; }
+
   /// Scratch of `count` floats, 64-byte aligned, private to `thread` of the pool; valid until the thread asks again.
   float* scratch(int thread, size_t count);
   /// The same, one block for all threads of an op; valid until the next op asks.
@@ -56,6 +61,7 @@ class Stream {
   std::shared_ptr<cuda::Queue> queue_;  // of a GPU
   std::unique_ptr<ThreadPool> pool_;
   std::vector<Block> scratch_;
+  OpTimes* times_ = nullptr;
 };
 
 /// Runs fn(begin, end, thread) over [0, n) in pieces of `grain`.

@@ -32,6 +32,8 @@ void add_bench_command(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Measure speed against this machine's roof");
   bench->require_subcommand(1);
   add_bench_train_command(*bench);
+  add_bench_kernel_commands(*bench);
+  add_bench_slice_command(*bench);
   add_bench_inference_commands(*bench);
   add_bench_draft_command(*bench);
   add_bench_serve_command(*bench);

@@ -76,12 +76,13 @@ void block_backward_weight_experts(Stream& s, const BlockWeights& w, const Block
   if (w.is_moe)
     moe_backward_weight_experts(s, grad.moe, w.moe, k.moe, ctx);
   else
-    ffn_backward_weight(s, grad.dense, w.dense, k.dense);
+    ffn_backward_weight(s, grad.dense, w.dense, k.dense, ctx.gradients);
 }
 
-void block_backward_weight_attention(Stream& s, const BlockWeights& w, const BlockWeights& grad, const BlockSaved& k) {
-  if (w.is_moe) moe_backward_weight_shared(s, grad.moe, w.moe, k.moe);
-  mla_backward_weight(s, grad.mla, w.mla, k.mla);
+void block_backward_weight_attention(Stream& s, const BlockWeights& w, const BlockWeights& grad, const BlockSaved& k,
+                                     Out out) {
+  if (w.is_moe) moe_backward_weight_shared(s, grad.moe, w.moe, k.moe, out);
+  mla_backward_weight(s, grad.mla, w.mla, k.mla, out);
   rmsnorm_backward_weight(s, grad.ffn_norm.tensor(), k.dx1_TD, k.h1_TD, k.r1_T);
   rmsnorm_backward_weight(s, grad.attn_norm.tensor(), k.dx0_TD, k.h0_TD, k.r0_T);
 }

@@ -37,6 +37,7 @@ void block_backward_attention(Stream& s, Arena& a, Tensor dh0_TD, const BlockWei
 /// grad += gradients of the weights, at any time after the input gradients of the same name.
 void block_backward_weight_experts(Stream& s, const BlockWeights& w, const BlockWeights& grad, const BlockSaved& k,
                                    const PassContext& ctx);
-void block_backward_weight_attention(Stream& s, const BlockWeights& w, const BlockWeights& grad, const BlockSaved& k);
+void block_backward_weight_attention(Stream& s, const BlockWeights& w, const BlockWeights& grad, const BlockSaved& k,
+                                     Out out);
 
 }  // namespace sluice

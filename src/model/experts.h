@@ -13,18 +13,18 @@ struct ExpertBanks {
 };
 
 struct ExpertsSaved {
-  Tensor offsets;                 // i32: where the rows of each expert begin
-  Tensor x_LD, g_LF, u_LF, h_LF;  // x is given with memory for g, u and h; h = silu(g) u
-  Tensor dy_LD, dg_LF, du_LF;     // dy is given with memory for dg and du
+  Tensor offsets;             // i32: where the rows of each expert begin
+  Tensor x_LD, gu_L2F, h_LF;  // x is given with memory for gu (model/gate_up.h) and h = silu(g) u
+  Tensor dy_LD, dgu_L2F;      // dy is given with memory for dgu
 };
 
-/// k.g, k.u and k.h from k.x.
+/// k.gu and k.h from k.x.
 void experts_hidden(Stream& s, const ExpertBanks& w, const ExpertsSaved& k);
 /// y_LD from k.x_LD.
 void experts_forward(Stream& s, Tensor y_LD, const ExpertBanks& w, const ExpertsSaved& k);
 /// dx_LD = gradient of x from k.dy_LD.
 void experts_backward_input(Stream& s, Arena& a, Tensor dx_LD, const ExpertBanks& w, const ExpertsSaved& k);
-/// grad += gradients of the weights.
-void experts_backward_weight(Stream& s, const ExpertBanks& grad, const ExpertBanks& w, const ExpertsSaved& k);
+/// grad (=|+=) gradients of the weights.
+void experts_backward_weight(Stream& s, const ExpertBanks& grad, const ExpertBanks& w, const ExpertsSaved& k, Out out);
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/stream.h"
 #include "model/weights.h"
+#include "ops/linear.h"
 
 namespace sluice {
 
@@ -12,10 +13,13 @@ struct HeadRows {
   Tensor h_TD, target_T, loss_T;
 };
 
-/// loss_T = -log p[target] per row (0 without a target); dh_TD = scale * gradient of their sum; grad += scale * the
-/// gradient of the head. Forward and backward are one pass because they share the logits of a chunk.
+/// Of T rows, those whose logits exist at the same time. On a GPU more: each chunk adds to all of the head's gradient.
+int64_t logit_rows(const Device& device, int64_t T);
+
+/// loss_T = -log p[target] per row (0 without a target); dh_TD = scale * gradient of their sum; grad (=|+=) scale *
+/// the gradient of the head. Forward and backward are one pass because they share the logits of a chunk.
 void head_loss_backward(Stream& s, Arena& a, Tensor dh_TD, const HeadRows& rows, const Matrix& head, const Matrix& grad,
-                        float scale);
+                        float scale, Out out);
 
 /// loss_T, and the argmax of every row (i32).
 void head_loss_forward(Stream& s, Arena& a, Tensor argmax_T, const HeadRows& rows, const Matrix& head);

@@ -99,16 +99,16 @@ void mla_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, 
   linear_backward_input(s, dx_TD, k.dcq_pre_TQ, w.q_a, Out::add);  // forward: cq_pre = x Wqa'
 }
 
-void mla_backward_weight(Stream& s, const MlaWeights& grad, const MlaWeights& w, const MlaSaved& k) {
+void mla_backward_weight(Stream& s, const MlaWeights& grad, const MlaWeights& w, const MlaSaved& k, Out out) {
   const int64_t C = k.dc_TC.cols();
-  linear_backward_weight(s, grad.o, k.dy_TD, k.o_TH, w.o.format);
-  linear_backward_weight(s, grad.kv_b, k.dkv_TH, k.c_TC, w.kv_b.format);
+  linear_backward_weight(s, grad.o, k.dy_TD, k.o_TH, w.o.format, out);
+  linear_backward_weight(s, grad.kv_b, k.dkv_TH, k.c_TC, w.kv_b.format, out);
   rmsnorm_backward_weight(s, grad.kv_a_norm.tensor(), k.dc_TC, k.a_TA.slice_cols(0, C), k.c_r_T);
-  linear_backward_weight(s, grad.kv_a, k.da_TA, k.x_TD, w.kv_a.format);
-  if (!w.q_a) return linear_backward_weight(s, grad.q_proj, k.dq_TH, k.x_TD, w.q_proj.format);
-  linear_backward_weight(s, grad.q_b, k.dq_TH, k.cq_TQ, w.q_b.format);
+  linear_backward_weight(s, grad.kv_a, k.da_TA, k.x_TD, w.kv_a.format, out);
+  if (!w.q_a) return linear_backward_weight(s, grad.q_proj, k.dq_TH, k.x_TD, w.q_proj.format, out);
+  linear_backward_weight(s, grad.q_b, k.dq_TH, k.cq_TQ, w.q_b.format, out);
   rmsnorm_backward_weight(s, grad.q_a_norm.tensor(), k.dcq_TQ, k.cq_pre_TQ, k.cq_r_T);
-  linear_backward_weight(s, grad.q_a, k.dcq_pre_TQ, k.x_TD, w.q_a.format);
+  linear_backward_weight(s, grad.q_a, k.dcq_pre_TQ, k.x_TD, w.q_a.format, out);
 }
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/linear.h"
 
 namespace sluice {
 
@@ -24,6 +25,7 @@ struct PassContext {
   Tensor rope_table;      // (at least S, rope) f32
   BalanceOptions balance;
   ExpertExchange* exchange;  // null: all experts are here
+  Out gradients;             // of matrices: set, or added
   bool recompute;            // compute latent norms, up-projections, gathered rows and SwiGLU products again (spec 2.9)
 };
 
@@ -41,7 +43,7 @@ void mla_forward(Stream& s, Arena& a, Tensor y_TD, const Tensor& x_TD, const Mla
 /// dx = gradient of x from dy.
 void mla_backward_input(Stream& s, Arena& a, Tensor dx_TD, const Tensor& dy_TD, const MlaWeights& w, MlaSaved& k,
                         const PassContext& ctx);
-/// grad += gradients of the weights.
-void mla_backward_weight(Stream& s, const MlaWeights& grad, const MlaWeights& w, const MlaSaved& k);
+/// grad (=|+=) gradients of the weights.
+void mla_backward_weight(Stream& s, const MlaWeights& grad, const MlaWeights& w, const MlaSaved& k, Out out);
 
 }  // namespace sluice

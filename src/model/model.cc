@@ -24,18 +24,29 @@ PassResult result_of(const StageSaved& k) {
   return r;
 }
 
-}  // namespace
+size_t bytes_of(ModelWeights shapes, Precision precision) {
+  Arena arena = Arena::counting();
+  allocate_all(shapes, precision, arena);
+  return arena.peak_bytes();
+}
 
-Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision, const Device& device) {
-  Model m{c, precision, weight_shapes(c, mtp_modules), Arena(model_bytes(c, mtp_modules, precision), device)};
-  for (const Param& p : parameters(m.weights)) allocate(*p.matrix, working_format(p.kind, precision), m.memory);
+Model allocate_shapes(const HfConfig& c, const ModelWeights& shapes, Precision precision, const Device& device) {
+  Model m{c, precision, shapes, Arena(bytes_of(shapes, precision), device)};
+  allocate_all(m.weights, precision, m.memory);
   return m;
 }
 
-Model allocate_f32_like(const Model& model) {
-  return allocate_model(model.config, static_cast<int64_t>(model.weights.mtp.size()), Precision::f32,
-                        model.memory.device());
+}  // namespace
+
+Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision, const Device& device) {
+  return allocate_shapes(c, weight_shapes(c, mtp_modules), precision, device);
 }
+
+Model allocate_like(const Model& model, Precision precision, const Device& device) {
+  return allocate_shapes(model.config, shapes_of(model.weights), precision, device);
+}
+
+Model allocate_f32_like(const Model& model) { return allocate_like(model, Precision::f32, model.memory.device()); }
 
 void transfer_tree(Stream& s, ModelWeights& to, ModelWeights& from,
                    void (*transfer)(Stream& s, const Tensor& to, const Tensor& from)) {
@@ -50,22 +61,19 @@ void transfer_tree(Stream& s, ModelWeights& to, ModelWeights& from,
 }
 
 Model upload_model(Stream& s, Model& host) {
-  Model m = allocate_model(host.config, static_cast<int64_t>(host.weights.mtp.size()), host.precision, s.device());
+  Model m = allocate_like(host, host.precision, s.device());
   transfer_tree(s, m.weights, host.weights, upload);
   return m;
 }
 
 Model download_model(Stream& s, Model& device) {
-  Model m = allocate_model(device.config, static_cast<int64_t>(device.weights.mtp.size()), device.precision);
+  Model m = allocate_like(device, device.precision, {});
   transfer_tree(s, m.weights, device.weights, download);
   return m;
 }
 
 size_t model_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
-  ModelWeights w = weight_shapes(c, mtp_modules);
-  Arena arena = Arena::counting();
-  for (const Param& p : parameters(w)) allocate(*p.matrix, working_format(p.kind, precision), arena);
-  return arena.peak_bytes();
+  return bytes_of(weight_shapes(c, mtp_modules), precision);
 }
 
 int64_t num_routers(const ModelWeights& w) {

@@ -12,18 +12,29 @@
 namespace sluice {
 
 /// Weights of one precision with their memory.
+/// cos and sin of the rotary angles of the first positions (ops/rope.h), on the model's device: made when they are
+/// first needed, and kept.
+struct RopeTable {
+  Arena memory{0};
+  Tensor rows;
+};
+
 struct Model {
   HfConfig config;
   Precision precision = Precision::f32;
   ModelWeights weights;
   Arena memory{0};
-  ExpertExchange* exchange = nullptr;      // where routed experts lie on several ranks; not owned
-  std::shared_ptr<const void> files{};     // keeps the mapped files that weights point into alive
+  ExpertExchange* exchange = nullptr;   // where routed experts lie on several ranks; not owned
+  std::shared_ptr<const void> files{};  // keeps the mapped files that weights point into alive
+  std::shared_ptr<RopeTable> rope = std::make_shared<RopeTable>();
   std::span<const MappedFile> mappings{};  // of these files, where weights lie as they are computed with
 };
 
 /// Memory on `device` for every weight of `c` with `mtp_modules` modules; zero.
 Model allocate_model(const HfConfig& c, int64_t mtp_modules, Precision precision, const Device& device = {});
+
+/// Memory on `device` for weights of the same shapes; zero.
+Model allocate_like(const Model& model, Precision precision, const Device& device);
 
 /// A tree of float32 matrices of the same shapes (gradients, masters) on the same device, zero.
 Model allocate_f32_like(const Model& model);
@@ -61,6 +72,7 @@ struct PassOptions {
   float balance_alpha = 0;  // times the mean over sequences, summed over layers
   float balance_scale = 1;  // share of this micro-batch in the step: sequences here / sequences in the step
   bool routed_counts = false;
+  Out gradients = Out::add;  // of matrices: added to what is there, or set; those of norms and the embedding are added
   bool recompute = false;
 };
 
@@ -79,7 +91,7 @@ struct PassResult {
 PassResult model_forward(Stream& s, Arena& a, const Model& m, const ModelBatch& batch, const PassOptions& options,
                          const Tensor& counts_LE);
 
-/// Forward, losses and backward: grad += gradients. Result tensors stay in `a`.
+/// Forward, losses and backward: grad += gradients (or =, options.gradients). Result tensors stay in `a`.
 PassResult model_forward_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad,
                                   const ModelBatch& batch, const PassOptions& options, const Tensor& counts_LE);
 

@@ -1,5 +1,6 @@
 #include "model/moe.h"
 
+#include "model/gate_up.h"
 #include "ops/elementwise.h"
 #include "ops/swiglu.h"
 
@@ -34,6 +35,19 @@ ExpertBanks here(const MoeWeights& w, const PassContext& ctx) {
   return {part(w.gate), part(w.up), part(w.down)};
 }
 
+/// Of E experts every (E / held)th: where the rows of those begin that take the rows of their neighbours as well, and
+/// where all end.
+Tensor offsets_of_groups(Stream& s, Arena& a, const Tensor& offsets_E1, int64_t held) {
+  const int64_t E = offsets_E1.size() - 1;
+  const Tensor offsets = a.alloc(DType::i32, {held + 1});
+  Tensor first = Tensor(offsets_E1.data, DType::i32, {held, 1});
+  first.ld = E / held;
+  copy(s, Tensor(offsets.data, DType::i32, {held, 1}), first);
+  copy(s, Tensor(offsets.ptr<int32_t>() + held, DType::i32, {1}),
+       Tensor(offsets_E1.ptr<int32_t>() + E, DType::i32, {1}));
+  return offsets;
+}
+
 /// Rows of tokens, in the order of experts.
 void gather(Stream& s, const MoeSaved& k, const Tensor& x_RD) {
   moe_gather_forward(s, x_RD, k.x_TD, k.slot_of_R, k.choice_TK.cols());
@@ -54,7 +68,8 @@ class RoundRows {
     const int64_t L = round.rows(), F = w.gate[0].rows;
     experts_.offsets = round.offsets;
     experts_.x_LD = like_rows_of(a, k, L);
-    for (Tensor* t : {&experts_.g_LF, &experts_.u_LF, &experts_.h_LF}) *t = a.alloc(k.x_TD.dtype, {L, F});
+    experts_.gu_L2F = a.alloc(k.x_TD.dtype, {L, 2 * F});
+    experts_.h_LF = a.alloc(k.x_TD.dtype, {L, F});
   }
   void forward(const Tensor& x_RD, const Tensor& y_RD) {
     arrive(experts_.x_LD, x_RD);
@@ -62,15 +77,15 @@ class RoundRows {
     experts_forward(s_, y_LD, w_, experts_);
     leave(y_RD, y_LD);
   }
-  void backward(const Tensor& x_RD, const Tensor& dy_RD, const Tensor& dx_RD, const ExpertBanks& grad) {
-    for (Tensor* t : {&experts_.dg_LF, &experts_.du_LF}) *t = like(experts_.g_LF);
+  void backward(const Tensor& x_RD, const Tensor& dy_RD, const Tensor& dx_RD, const ExpertBanks& grad, Out out) {
+    experts_.dgu_L2F = like(experts_.gu_L2F);
     experts_.dy_LD = like(experts_.x_LD);
     arrive(experts_.x_LD, x_RD);
     arrive(experts_.dy_LD, dy_RD);
     const Tensor dx_LD = like(experts_.x_LD);
     experts_hidden(s_, w_, experts_);
     experts_backward_input(s_, a_, dx_LD, w_, experts_);
-    experts_backward_weight(s_, grad, w_, experts_);
+    experts_backward_weight(s_, grad, w_, experts_, out);
     leave(dx_RD, dx_LD);
   }
 
@@ -118,13 +133,13 @@ void backward_route(Stream& s, Arena& a, MoeSaved& k, const PassContext& ctx) {
 /// Memory for the gradients of the experts' rows, and what recomputation left out.
 void allocate_backward(Stream& s, Arena& a, MoeSaved& k, const PassContext& ctx) {
   ExpertsSaved& e = k.experts;
-  const int64_t L = rows_here(k, ctx), F = e.g_LF.cols();
-  for (Tensor* t : {&e.dg_LF, &e.du_LF}) *t = a.alloc(k.x_TD.dtype, {L, F});
+  const int64_t L = rows_here(k, ctx), F = e.gu_L2F.cols() / 2;
+  e.dgu_L2F = a.alloc(k.x_TD.dtype, {L, 2 * F});
   e.dy_LD = like_rows_of(a, k, L);
   if (!ctx.recompute) return;
   e.x_LD = like_rows_of(a, k, L);
   e.h_LF = a.alloc(k.x_TD.dtype, {L, F});
-  swiglu_forward(s, e.h_LF, e.g_LF, e.u_LF);
+  swiglu_forward(s, e.h_LF, gate_of(e.gu_L2F), up_of(e.gu_L2F));
 }
 
 }  // namespace
@@ -152,7 +167,9 @@ void moe_dispatch(Stream& s, Arena& a, const MoeWeights& w, MoeSaved& k, const P
     const int64_t L = rows_here(k, ctx);
     ExpertsSaved& e = k.experts;
     e.offsets = ctx.exchange ? k.plan.rounds[0].offsets : k.offsets_E1;
-    for (Tensor* t : {&e.g_LF, &e.u_LF}) *t = a.alloc(k.x_TD.dtype, {L, F});
+    const int64_t held = static_cast<int64_t>(w.gate.size());
+    if (!ctx.exchange && held < ctx.config->n_routed_experts) e.offsets = offsets_of_groups(s, a, k.offsets_E1, held);
+    e.gu_L2F = a.alloc(k.x_TD.dtype, {L, 2 * F});
     if (ctx.recompute) k.mark = a.mark();
     e.x_LD = like_rows_of(a, k, L);
     e.h_LF = a.alloc(k.x_TD.dtype, {L, F});
@@ -207,8 +224,11 @@ void moe_backward_experts(Stream& s, Arena& a, const MoeWeights& w, const MoeWei
   const int64_t R = k.slot_of_R.size();
   if (k.plan.is_in_rounds()) {
     k.dx_RD = like_rows_of(a, k, R);
-    return each_round(s, a, w, k, ctx,
-                      [&](RoundRows& rows) { rows.backward(k.x_RD, k.dy_RD, k.dx_RD, here(grad, ctx)); });
+    Out out = ctx.gradients;
+    return each_round(s, a, w, k, ctx, [&](RoundRows& rows) {
+      rows.backward(k.x_RD, k.dy_RD, k.dx_RD, here(grad, ctx), out);
+      out = Out::add;
+    });
   }
   if (ctx.exchange) {
     ctx.exchange->end_dispatch(s, k.plan.rounds[0], k.rows, k.experts.dy_LD);
@@ -234,12 +254,12 @@ void moe_backward_dispatch(Stream& s, Arena& a, Tensor dx_TD, const MoeWeights& 
 
 void moe_backward_weight_experts(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k,
                                  const PassContext& ctx) {
-  if (!k.plan.is_in_rounds()) experts_backward_weight(s, here(grad, ctx), here(w, ctx), k.experts);
-  linear_backward_weight(s, grad.router, k.dlogits_TE, k.x_TD, w.router.format);
+  if (!k.plan.is_in_rounds()) experts_backward_weight(s, here(grad, ctx), here(w, ctx), k.experts, ctx.gradients);
+  linear_backward_weight(s, grad.router, k.dlogits_TE, k.x_TD, w.router.format, ctx.gradients);
 }
 
-void moe_backward_weight_shared(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k) {
-  if (w.shared.gate) ffn_backward_weight(s, grad.shared, w.shared, k.shared);
+void moe_backward_weight_shared(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k, Out out) {
+  if (w.shared.gate) ffn_backward_weight(s, grad.shared, w.shared, k.shared, out);
 }
 
 }  // namespace sluice

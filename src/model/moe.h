@@ -52,16 +52,16 @@ void moe_combine(Stream& s, Arena& a, Tensor y_TD, const MoeWeights& w, MoeSaved
 
 /// From dy, which stays as it is until the last phase: sends gradients to the experts.
 void moe_backward_combine(Stream& s, Arena& a, const Tensor& dy_TD, MoeSaved& k, const PassContext& ctx);
-/// The experts' input gradients; sends them back. Of rows that come in rounds also grad += those of the experts'
-/// weights.
+/// The experts' input gradients; sends them back. Of rows that come in rounds also grad (=|+=, ctx.gradients)
+/// those of the experts' weights.
 void moe_backward_experts(Stream& s, Arena& a, const MoeWeights& w, const MoeWeights& grad, MoeSaved& k,
                           const PassContext& ctx);
 /// dx = gradient of x, the balance loss included.
 void moe_backward_dispatch(Stream& s, Arena& a, Tensor dx_TD, const MoeWeights& w, MoeSaved& k, const PassContext& ctx);
-/// grad += gradients of the weights: of experts and router at any time after moe_backward_experts, of the shared expert
-/// after moe_backward_dispatch.
+/// grad (=|+=, ctx.gradients or out) gradients of the weights: of experts and router at any time after
+/// moe_backward_experts, of the shared expert after moe_backward_dispatch.
 void moe_backward_weight_experts(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k,
                                  const PassContext& ctx);
-void moe_backward_weight_shared(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k);
+void moe_backward_weight_shared(Stream& s, const MoeWeights& grad, const MoeWeights& w, const MoeSaved& k, Out out);
 
 }  // namespace sluice

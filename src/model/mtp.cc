@@ -39,12 +39,12 @@ Tensor mtp_backward_begin(Stream& s, Arena& a, const MtpGradients& d, const MtpW
 }
 
 void mtp_backward_end(Stream& s, Arena& a, const MtpGradients& d, const Tensor& dx_TD, const MtpWeights& w,
-                      const MtpWeights& grad, const MtpSaved& k) {
+                      const MtpWeights& grad, const MtpSaved& k, Out gradients) {
   const size_t mark = a.mark();
   const int64_t T = dx_TD.rows(), D = dx_TD.cols();
   const Tensor deh_T2D = a.alloc(dx_TD.dtype, {T, 2 * D});
   linear_backward_input(s, deh_T2D, dx_TD, w.eh_proj);  // forward: x = eh We'
-  linear_backward_weight(s, grad.eh_proj, dx_TD, k.eh_T2D, w.eh_proj.format);
+  linear_backward_weight(s, grad.eh_proj, dx_TD, k.eh_T2D, w.eh_proj.format, gradients);
   const Tensor de_TD = deh_T2D.slice_cols(0, D), dhn_TD = deh_T2D.slice_cols(D, D);
   rmsnorm_backward_weight(s, grad.enorm.tensor(), de_TD, k.e_TD, k.e_r_T);
   rmsnorm_backward_weight(s, grad.hnorm.tensor(), dhn_TD, k.h_TD, k.h_r_T);

@@ -29,6 +29,6 @@ struct MtpGradients {
 Tensor mtp_backward_begin(Stream& s, Arena& a, const MtpGradients& d, const MtpWeights& w, const MtpWeights& grad,
                           const MtpSaved& k);
 void mtp_backward_end(Stream& s, Arena& a, const MtpGradients& d, const Tensor& dx_TD, const MtpWeights& w,
-                      const MtpWeights& grad, const MtpSaved& k);
+                      const MtpWeights& grad, const MtpSaved& k, Out gradients);
 
 }  // namespace sluice

@@ -11,16 +11,27 @@
 namespace sluice {
 namespace {
 
+/// The model's table with at least `tokens` rows.
+Tensor rope_table(Stream& s, const Model& m, int64_t tokens) {
+  const int64_t width = m.config.qk_rope_head_dim;
+  if (s.is_dry()) return Arena::counting().f32(tokens, width);  // not memory of the pass
+  RopeTable& kept = *m.rope;
+  if (kept.rows && kept.rows.rows() >= tokens) return kept.rows;
+  kept.memory = Arena(static_cast<size_t>(tokens * width) * sizeof(float) + 64, s.device());
+  kept.rows = kept.memory.f32(tokens, width);
+  std::vector<float> table(static_cast<size_t>(tokens * width));
+  const Tensor host(table.data(), {tokens, width});
+  fill_rope_table(m.config, host);
+  upload(s, kept.rows, host);
+  return kept.rows;
+}
+
 PassContext context(Stream& s, Arena& a, const Model& m, const ModelBatch& b, const PassOptions& o) {
   const BalanceOptions balance{o.balance_alpha * o.balance_scale / static_cast<float>(b.batch), o.routed_counts};
-  PassContext ctx{&m.config, b.batch, b.tokens, {}, b.first_T, {}, balance, m.exchange, o.recompute};
-  ctx.rope_table = a.f32(b.tokens, m.config.qk_rope_head_dim);
+  PassContext ctx{&m.config, b.batch, b.tokens, {}, b.first_T, {}, balance, m.exchange, o.gradients, o.recompute};
+  ctx.rope_table = rope_table(s, m, b.tokens);
   ctx.position_T = a.alloc(DType::i32, {b.batch * b.tokens});
   if (s.is_dry()) return ctx;
-  std::vector<float> table(static_cast<size_t>(ctx.rope_table.size()));
-  const Tensor host_table(table.data(), {b.tokens, m.config.qk_rope_head_dim});
-  fill_rope_table(m.config, host_table);
-  upload(s, ctx.rope_table, host_table);
   std::vector<int32_t> position(static_cast<size_t>(b.batch * b.tokens));
   for (int64_t t = 0; t < b.batch * b.tokens; ++t)
     position[static_cast<size_t>(t)] = static_cast<int32_t>(t % b.tokens);
@@ -144,7 +155,7 @@ void begin_losses(Stream& s, Arena& a, const Model& m, const ModelWeights& grad,
   k.mtp_loss.resize(k.mtp.size());
   k.dnormed_TD = a.alloc(k.normed_TD.dtype, {k.normed_TD.rows(), k.normed_TD.cols()});
   head_loss_backward(s, a, k.dnormed_TD, {k.normed_TD, k.batch.target_T, k.loss_T}, m.weights.head, grad.head,
-                     k.options.loss_scale);
+                     k.options.loss_scale, k.options.gradients);
 }
 
 /// Losses of MTP module i, and the gradient of its block's output.
@@ -156,7 +167,7 @@ void enter_mtp_backward(Stream& s, Arena& a, const Model& m, const ModelWeights&
   k.dmtp = {a.alloc(dtype, {T, D}), a.alloc(dtype, {T, D}), a.alloc(dtype, {T, D}), from_following};
   const float scale = k.options.loss_scale * k.options.mtp_weight / static_cast<float>(k.mtp.size());
   head_loss_backward(s, a, k.dmtp.dz_TD, {k.mtp[i].z_TD, k.batch.mtp_target[i], k.mtp_loss[i]}, m.weights.head,
-                     grad.head, scale);
+                     grad.head, scale, Out::add);
   k.dh_TD = mtp_backward_begin(s, a, k.dmtp, m.weights.mtp[i], grad.mtp[i], k.mtp[i]);
   k.dinput_TD = a.alloc(dtype, {T, D});
 }
@@ -165,7 +176,7 @@ void enter_mtp_backward(Stream& s, Arena& a, const Model& m, const ModelWeights&
 void leave_mtp_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& grad, StageSaved& k, size_t i) {
   const ModelBatch& b = k.batch;
   const int64_t shift = static_cast<int64_t>(i) + 1, S = b.tokens - shift;
-  mtp_backward_end(s, a, k.dmtp, k.dinput_TD, m.weights.mtp[i], grad.mtp[i], k.mtp[i]);
+  mtp_backward_end(s, a, k.dmtp, k.dinput_TD, m.weights.mtp[i], grad.mtp[i], k.mtp[i], k.options.gradients);
   embedding_backward_weight(s, grad.embed, k.dmtp.de_TD, shifted_ids(s, a, b, shift));
   if (i > 0) {
     k.dmtp.dy_TD = a.alloc(k.dmtp.dh_TD.dtype, {b.batch * (S + 1), k.dmtp.dh_TD.cols()});
@@ -251,7 +262,7 @@ void stage_backward_phase(Stream& s, Arena& a, const Model& m, const Backward& b
       if (i > 0) enter(i - 1);
       return;
     default:
-      if (has_weights) block_backward_weight_attention(s, w, g, saved(k, i));
+      if (has_weights) block_backward_weight_attention(s, w, g, saved(k, i), k.options.gradients);
   }
 }
 
@@ -266,7 +277,7 @@ void stage_backward_weight(Stream& s, const Model& m, const ModelWeights& grad, 
   for (int64_t i = num_layers(range); i-- > 0;) {
     const BlockWeights &w = weights_of(m.weights, range, i), &g = weights_of(grad, range, i);
     block_backward_weight_experts(s, w, g, saved(k, i), k.ctx);
-    block_backward_weight_attention(s, w, g, saved(k, i));
+    block_backward_weight_attention(s, w, g, saved(k, i), k.options.gradients);
   }
 }
 
@@ -281,7 +292,7 @@ void model_backward(Stream& s, Arena& a, const Model& m, const ModelWeights& gra
     block_backward_experts(s, a, w, g, saved(k, i), ctx);
     block_backward_weight_experts(s, w, g, saved(k, i), ctx);
     block_backward_attention(s, a, k.dinput_TD, w, saved(k, i), ctx);
-    block_backward_weight_attention(s, w, g, saved(k, i));
+    block_backward_weight_attention(s, w, g, saved(k, i), k.options.gradients);
     a.release(mark);
     leave_backward(s, a, m, grad, range, k, i);
   }

@@ -131,6 +131,12 @@ ModelWeights weight_shapes(const HfConfig& c, int64_t mtp_modules) {
   return w;
 }
 
+ModelWeights shapes_of(const ModelWeights& w) {
+  ModelWeights shapes = w;
+  for (const Param& p : parameters(shapes)) *p.matrix = shape(p.matrix->rows, p.matrix->cols);
+  return shapes;
+}
+
 Format working_format(ParamKind kind, Precision precision) {
   if (precision == Precision::f32 || kind == ParamKind::router || kind == ParamKind::router_bias) return Format::f32;
   return precision == Precision::fp8 && kind == ParamKind::linear ? Format::fp8_128 : Format::bf16;
@@ -143,11 +149,50 @@ size_t matrix_bytes(const Matrix& m) {
   return m.tensor().bytes() + scales;
 }
 
+namespace {
+
+/// Takes memory for two matrices of one shape that becomes one; false: they would not be aligned.
+bool allocate_stacked(Matrix& top, Matrix& bottom, Format format, Arena& arena) {
+  constexpr size_t kAlignment = 64;
+  top.format = bottom.format = format;
+  if (top.tensor().bytes() % kAlignment != 0 || (format == Format::fp8_128 && top.rows % 128 != 0)) return false;
+  Matrix both{nullptr, nullptr, format, 2 * top.rows, top.cols};
+  allocate(both, format, arena);
+  top.data = both.data;
+  bottom.data = static_cast<std::byte*>(both.data) + top.tensor().bytes();
+  if (format != Format::fp8_128) return true;
+  top.scales = both.scales;
+  bottom.scales = both.scales + top.scale_rows() * top.scale_cols();
+  return true;
+}
+
+}  // namespace
+
 void allocate(Matrix& m, Format format, Arena& arena) {
   m.format = format;
   m.data = arena.alloc(m.tensor().dtype, {m.rows, m.cols}).data;
   if (format == Format::fp8_128)
     m.scales = static_cast<float*>(arena.alloc(DType::f32, {m.scale_rows(), m.scale_cols()}).data);
+}
+
+Matrix stacked(const Matrix& top, const Matrix& bottom) {
+  const bool is_fp8 = top.format == Format::fp8_128;
+  const auto* end = static_cast<const std::byte*>(top.data) + top.tensor().bytes();
+  if (end != bottom.data || top.cols != bottom.cols) return {};
+  if (is_fp8 && (top.rows % 128 != 0 || top.scales + top.scale_rows() * top.scale_cols() != bottom.scales)) return {};
+  return {top.data, top.scales, top.format, top.rows + bottom.rows, top.cols};
+}
+
+void allocate_all(ModelWeights& w, Precision precision, Arena& arena) {
+  const std::vector<Param> list = parameters(w);
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Format format = working_format(list[i].kind, precision);
+    const bool is_gate = list[i].name.ends_with("gate_proj.weight");
+    if (is_gate && allocate_stacked(*list[i].matrix, *list[i + 1].matrix, format, arena))
+      ++i;
+    else
+      allocate(*list[i].matrix, format, arena);
+  }
 }
 
 }  // namespace sluice

@@ -71,6 +71,8 @@ inline bool is_in(const ParamMask& mask, size_t i) { return mask.empty() || mask
 
 /// The structs with all shapes and no memory.
 ModelWeights weight_shapes(const HfConfig& c, int64_t mtp_modules);
+/// Those of other weights, which may have fewer experts than the configuration.
+ModelWeights shapes_of(const ModelWeights& w);
 
 /// How numbers are held while computing: specification 5.1.
 enum class Precision : uint8_t { f32, bf16, fp8 };
@@ -87,6 +89,13 @@ size_t matrix_bytes(const Matrix& m);
 
 /// Gives a matrix of known shape memory from the arena, uninitialised.
 void allocate(Matrix& m, Format format, Arena& arena);
+
+/// Gives every matrix memory. Gate and up of one expert or FFN lie one after the other where that keeps both aligned,
+/// so that they are one matrix in products with what they have in common.
+void allocate_all(ModelWeights& w, Precision precision, Arena& arena);
+
+/// The rows of `top` and of `bottom`; empty where they do not lie one after the other.
+Matrix stacked(const Matrix& top, const Matrix& bottom);
 
 /// Whether the optimiser decays it (specification 7.3: matrices, not norms).
 inline bool has_weight_decay(ParamKind kind) { return kind != ParamKind::norm; }

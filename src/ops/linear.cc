@@ -33,10 +33,10 @@ void linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Matrix&
   dispatch<cpu::linear_backward_input, cuda::linear_backward_input>(s, dx, dy, w, out);
 }
 
-void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format) {
+void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format, Out out) {
   check_product(dy, x, dw.rows, dw.cols);
   check(dw.format == Format::f32, "linear_backward_weight: expected an f32 gradient");
-  dispatch<cpu::linear_backward_weight, cuda::linear_backward_weight>(s, dw, dy, x, format);
+  dispatch<cpu::linear_backward_weight, cuda::linear_backward_weight>(s, dw, dy, x, format, out);
 }
 
 void grouped_linear_forward(Stream& s, Tensor y, const Tensor& x, const Tensor& offsets, ExpertBank w, Out out) {
@@ -53,11 +53,12 @@ void grouped_linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const
 }
 
 void grouped_linear_backward_weight(Stream& s, ExpertBank dw, const Tensor& dy, const Tensor& x, const Tensor& offsets,
-                                    Format format) {
+                                    Format format, Out out) {
   check_bank(offsets, dw);
   check_product(dy, x, dw[0].rows, dw[0].cols);
   check(dw[0].format == Format::f32, "grouped_linear_backward_weight: expected f32 gradients");
-  dispatch<cpu::grouped_linear_backward_weight, cuda::grouped_linear_backward_weight>(s, dw, dy, x, offsets, format);
+  dispatch<cpu::grouped_linear_backward_weight, cuda::grouped_linear_backward_weight>(s, dw, dy, x, offsets, format,
+                                                                                      out);
 }
 
 }  // namespace sluice

@@ -18,16 +18,17 @@ enum class Out : uint8_t { set, add };
 void linear_forward(Stream& s, Tensor y, const Tensor& x, const Matrix& w, Out out = Out::set);
 /// dx_TK (=|+=) dy_TN w_NK.
 void linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Matrix& w, Out out = Out::set);
-/// dw_NK += dy_TN' x_TK. dw is f32; `format` is that of the weight: fp8_128 selects the FP8 recipe.
-void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format);
+/// dw_NK (=|+=) dy_TN' x_TK. dw is f32; `format` is that of the weight: fp8_128 selects the FP8 recipe.
+void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format,
+                            Out out = Out::add);
 
-/// The three products with the matrix of each row's expert. An expert without rows leaves its gradient as it is.
+/// The three products with the matrix of each row's expert. Of an expert without rows the gradient is 0.
 void grouped_linear_forward(Stream& s, Tensor y, const Tensor& x, const Tensor& offsets, ExpertBank w,
                             Out out = Out::set);
 void grouped_linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Tensor& offsets, ExpertBank w,
                                    Out out = Out::set);
 void grouped_linear_backward_weight(Stream& s, ExpertBank dw, const Tensor& dy, const Tensor& x, const Tensor& offsets,
-                                    Format format);
+                                    Format format, Out out = Out::add);
 
 namespace cpu {
 decltype(sluice::linear_forward) linear_forward;

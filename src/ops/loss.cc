@@ -21,9 +21,13 @@ void cross_entropy_forward(Stream& s, Tensor loss_T, Tensor argmax_T, const Tens
   dispatch<cpu::cross_entropy_forward, cuda::cross_entropy_forward>(s, loss_T, argmax_T, logits, target_T);
 }
 
-void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor logits, const Tensor& target_T, float scale) {
+void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor dlogits, const Tensor& logits, const Tensor& target_T,
+                            float scale) {
   check_rows(loss_T, logits, target_T);
-  dispatch<cpu::cross_entropy_backward, cuda::cross_entropy_backward>(s, loss_T, logits, target_T, scale);
+  check(dlogits.rows() == logits.rows() && dlogits.cols() == logits.cols() && dlogits.packed() &&
+            (dlogits.dtype == DType::f32 || dlogits.dtype == DType::bf16),
+        "cross_entropy_backward: expected packed f32|bf16 gradients as the logits");
+  dispatch<cpu::cross_entropy_backward, cuda::cross_entropy_backward>(s, loss_T, dlogits, logits, target_T, scale);
 }
 
 }  // namespace sluice

@@ -9,7 +9,8 @@ void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& co
     check(t.w.dtype == DType::f32 && same(t.w, t.g) && same(t.m, t.v) && t.m.size() == t.w.size() && t.w.packed() &&
               t.g.packed() && t.m.packed() && t.v.packed() && t.m.dtype == tensors[0].m.dtype,
           "adamw_step: expected packed w, g f32 and m, v of one dtype");
-    check(!t.working || (t.working.size() == t.w.size() && t.working.packed()), "adamw_step: expected working as w");
+    check(!t.working || (t.working.rows == t.w.rows() && t.working.cols == t.w.cols()),
+          "adamw_step: expected working as w");
   }
   dispatch<cpu::adamw_step, cuda::adamw_step>(s, tensors, config);
 }

@@ -5,6 +5,7 @@
 
 #include "base/stream.h"
 #include "base/tensor.h"
+#include "ops/matrix.h"
 
 namespace sluice {
 
@@ -14,14 +15,17 @@ struct AdamW {
   int64_t step;      // 1 for the first update: bias correction
 };
 
-/// w master weights f32; m, v moments f32|bf16 (one dtype for all tensors); g gradient f32; working weights f32|bf16,
-/// or empty: packed tensors of one size.
+/// w master weights f32; m, v moments f32|bf16 (one dtype for all tensors); g gradient f32: packed tensors of one size.
+/// working weights: f32, bf16 or FP8 of the same shape, or empty.
 struct AdamWTensor {
-  Tensor w, m, v, g, working;
-  bool decays = true;  // whether config.weight_decay holds for it
+  Tensor w, m, v, g;
+  Matrix working;
+  bool decays = true;    // whether config.weight_decay holds for it
+  bool keeps_g = false;  // else g is zero afterwards
 };
 
-/// m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr (mhat / (sqrt(vhat) + eps) + weight_decay w);  working = w.
+/// m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr (mhat / (sqrt(vhat) + eps) + weight_decay w);
+/// working = w (FP8: with plain scales, as quantize_weight());  g = 0 unless it is kept.
 /// bf16 moments are rounded to nearest even; w is updated from the unrounded ones.
 void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& config);
 

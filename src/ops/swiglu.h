@@ -1,5 +1,5 @@
 // SwiGLU (arXiv:2002.05202; specification 1.5):  h = silu(g) u,  silu(z) = z sigmoid(z).
-// g, u, h and their gradients (T, F) f32|bf16, packed, one dtype.
+// g, u, h and their gradients (T, F) f32|bf16, one dtype; rows may be strided.
 #pragma once
 #include "base/stream.h"
 #include "base/tensor.h"

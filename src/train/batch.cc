@@ -28,17 +28,19 @@ std::vector<int32_t> columns(std::span<const int32_t> all, int64_t cols, int64_t
 ModelBatch device_batch(Stream& s, Arena& a, const Batch& batch, int64_t begin, int64_t rows, int64_t mtp_modules) {
   ModelBatch b;
   b.batch = rows;
-  b.tokens = batch.cols;
-  const size_t from = static_cast<size_t>(begin * batch.cols), n = static_cast<size_t>(rows * batch.cols);
-  b.ids_T = ints(s, a, std::span(batch.ids).subspan(from, n));
-  const auto first = std::span(batch.first).subspan(from, n);
+  b.tokens = batch.cols - 1;  // the last token is a target only
+  const auto part = [&](std::span<const int32_t> all, int64_t width) {
+    return columns(all, batch.cols, begin, rows, width);
+  };
+  b.ids_T = ints(s, a, part(batch.ids, b.tokens));
+  const std::vector<int32_t> first = part(batch.first, b.tokens);
   if (std::any_of(first.begin(), first.end(), [](int32_t f) { return f != 0; })) b.first_T = ints(s, a, first);
   std::vector<int32_t> targets(batch.ids.size());
   fill_targets(batch, 1, targets);
-  b.target_T = ints(s, a, columns(targets, batch.cols, begin, rows, batch.cols));
+  b.target_T = ints(s, a, part(targets, b.tokens));
   for (int64_t k = 0; k < mtp_modules; ++k) {
     fill_targets(batch, k + 2, targets);
-    b.mtp_target.push_back(ints(s, a, columns(targets, batch.cols, begin, rows, batch.cols - 1 - k)));
+    b.mtp_target.push_back(ints(s, a, part(targets, b.tokens - 1 - k)));
   }
   return b;
 }

@@ -13,8 +13,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kRows = 8;
-
 /// Main and first draft predictions of a batch, summed into `r`; returns bytes behind the targets.
 struct Tally {
   EvalResult result;
@@ -75,8 +73,9 @@ EvalResult evaluate(Stream& s, Arena& a, const Model& m, const TokenRange& range
       a.alloc(DType::i64, {std::max<int64_t>(routers, 1), std::max<int64_t>(m.config.n_routed_experts, 1)});
   zero(s, counts);
   Tally tally;
-  for (int64_t w = 0; w < windows.size(); w += kRows)
-    tally_batch(s, a, m, windows.batch(w, std::min(kRows, windows.size() - w)), routers ? counts : Tensor(),
+  const int64_t rows = evaluation_rows(seq_len);
+  for (int64_t w = 0; w < windows.size(); w += rows)
+    tally_batch(s, a, m, windows.batch(w, std::min(rows, windows.size() - w)), routers ? counts : Tensor(),
                 byte_lengths, tally);
   EvalResult& r = tally.result;
   if (tally.bytes) r.bits_per_byte = r.nats / std::numbers::ln2 / static_cast<double>(tally.bytes);

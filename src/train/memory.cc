@@ -4,13 +4,14 @@
 #include <limits>
 
 #include "base/file.h"
+#include "model/head.h"
 #include "ops/elementwise.h"
+#include "train/evaluate.h"
 #include "train/optimizer.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kEvalRows = 8;                  // as train/evaluate.cc
 constexpr size_t kSlack = size_t{64} << 20;       // token ids, counts, losses
 constexpr size_t kKernelBytes = size_t{2} << 30;  // the GPU: scratch (1 GiB: attention), CUDA's own
 constexpr size_t kBatchTokenBytes = 20;           // of the whole step's tokens: ids, first, loss, targets
@@ -29,15 +30,27 @@ void check_magnitude(const HfConfig& c, int64_t tokens) {
         bytes);
 }
 
+/// A batch of counted tensors.
+ModelBatch counted_batch(Arena& a, const HfConfig& c, int64_t rows, int64_t tokens) {
+  ModelBatch b;
+  b.batch = rows;
+  b.tokens = tokens;
+  b.ids_T = b.first_T = b.target_T = a.alloc(DType::i32, {rows * tokens});
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
+    b.mtp_target.push_back(a.alloc(DType::i32, {rows * (tokens - 1 - k)}));
+  return b;
+}
+
 double gib(size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); }
 
 }  // namespace
 
-size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision precision, ExpertExchange* exchange) {
-  const int64_t rows = std::max(std::min(config.micro_batch, config.batch_size), kEvalRows);
-  check_magnitude(c, rows * (config.seq_len + 1));
+size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision precision, const Device& device,
+                        ExpertExchange* exchange) {
+  const int64_t rows = std::min(config.micro_batch, config.batch_size);
+  check_magnitude(c, std::max(rows, evaluation_rows(config.seq_len)) * config.seq_len);
   Stream s = Stream::dry();
-  Arena weights = Arena::counting(), arena = Arena::counting();
+  Arena weights = Arena::counting();
   Model m;
   m.config = c;
   m.precision = precision;
@@ -46,23 +59,18 @@ size_t activation_bytes(const HfConfig& c, const TrainConfig& config, Precision 
   ModelWeights grad = weight_shapes(c, c.num_nextn_predict_layers);
   for (const Param& p : parameters(m.weights)) allocate(*p.matrix, working_format(p.kind, precision), weights);
   for (const Param& p : parameters(grad)) allocate(*p.matrix, Format::f32, weights);
-  ModelBatch b;
-  b.batch = rows;
-  b.tokens = config.seq_len + 1;
-  b.ids_T = b.first_T = b.target_T = arena.alloc(DType::i32, {b.batch * b.tokens});
-  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
-    b.mtp_target.push_back(arena.alloc(DType::i32, {b.batch * (b.tokens - 1 - k)}));
   PassOptions o;
   o.recompute = config.recompute;
   o.balance_alpha = 1;
-  model_forward_backward(s, arena, m, grad, b, o, {});
+  Arena arena = Arena::counting(device), forward = Arena::counting(device);
+  model_forward_backward(s, arena, m, grad, counted_batch(arena, c, rows, config.seq_len), o, {});
   // Evaluation keeps what the forward pass keeps, without recomputation's savings.
   o.recompute = false;
-  Arena forward = Arena::counting();
-  model_forward(s, forward, m, b, o, {});
+  model_forward(s, forward, m, counted_batch(forward, c, evaluation_rows(config.seq_len), config.seq_len), o, {});
   const size_t batch = kBatchTokenBytes * static_cast<size_t>(config.batch_size * (config.seq_len + 1));
-  return std::max(arena.peak_bytes(), forward.peak_bytes()) + batch + kSlack +
-         static_cast<size_t>(512 * c.vocab_size) * 4;
+  const int64_t evaluated = evaluation_rows(config.seq_len) * config.seq_len;
+  const size_t logits = static_cast<size_t>(logit_rows(device, evaluated) * c.vocab_size) * 4;
+  return std::max(arena.peak_bytes(), forward.peak_bytes() + logits) + batch + kSlack;
 }
 
 size_t available_memory() {

@@ -5,9 +5,9 @@
 
 namespace sluice {
 
-/// Peak bytes of activations of one micro-batch, from a dry run of the pass itself. `exchange`: of experts on several
-/// ranks, or null.
-size_t activation_bytes(const HfConfig& model, const TrainConfig& config, Precision precision,
+/// Peak bytes of activations of one micro-batch on `device`, from a dry run of the pass itself. `exchange`: of experts
+/// on several ranks, or null.
+size_t activation_bytes(const HfConfig& model, const TrainConfig& config, Precision precision, const Device& device,
                         ExpertExchange* exchange = nullptr);
 
 /// Bytes of memory this machine can still give (MemAvailable), bounded by the cgroup's limit.

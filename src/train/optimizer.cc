@@ -10,8 +10,17 @@ namespace {
 
 Format moment_format(Precision precision) { return precision == Precision::f32 ? Format::f32 : Format::bf16; }
 
+size_t bytes_of_moments(ModelWeights w, Precision precision) {
+  Arena arena = Arena::counting();
+  for (const Param& p : parameters(w)) allocate(*p.matrix, moment_format(precision), arena);
+  return 2 * arena.peak_bytes();
+}
+
 /// Of the sum of squares, which lies with the moments.
 constexpr size_t kSumBytes = 64;
+
+/// Whether gradients of its kind are set by PassOptions::gradients.
+bool is_set_first(ParamKind kind) { return kind != ParamKind::embedding && kind != ParamKind::norm; }
 
 bool is_optimised(ParamKind kind) { return kind != ParamKind::router_bias; }
 
@@ -19,11 +28,11 @@ bool is_optimised(ParamKind kind) { return kind != ParamKind::router_bias; }
 
 Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options, RankShare share)
     : model_(model), options_(options), share_(std::move(share)), grad_(allocate_f32_like(model)) {
-  const int64_t mtp = static_cast<int64_t>(model.weights.mtp.size());
-  moments_ = Arena(moment_bytes(model.config, mtp, model.precision) + kSumBytes, model.memory.device());
+  const ModelWeights shapes = shapes_of(model.weights);
+  moments_ = Arena(bytes_of_moments(shapes, model.precision) + kSumBytes, model.memory.device());
   sum_1_ = moments_.alloc(DType::f64, {1});
   for (ModelWeights* w : {&first_, &second_}) {
-    *w = weight_shapes(model.config, mtp);
+    *w = shapes;
     const std::vector<Param> list = parameters(*w);
     for (size_t i = 0; i < list.size(); ++i) {
       allocate(*list[i].matrix, moment_format(model.precision), moments_);
@@ -31,9 +40,13 @@ Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options, R
     }
   }
   zero_grad(s);
-  if (model.precision == Precision::f32) return;
-  master_.emplace(allocate_f32_like(model));
-  const std::vector<Param> working = parameters(model.weights), master = parameters(master_->weights);
+  if (model.precision != Precision::f32) take_masters(s);
+  list_tensors();
+}
+
+void Optimizer::take_masters(Stream& s) {
+  master_.emplace(allocate_f32_like(model_));
+  const std::vector<Param> working = parameters(model_.weights), master = parameters(master_->weights);
   for (size_t i = 0; i < master.size(); ++i) {
     const Matrix& w = *working[i].matrix;
     if (master[i].kind == ParamKind::router_bias)
@@ -47,21 +60,34 @@ Optimizer::Optimizer(Stream& s, Model& model, const OptimizerOptions& options, R
   }
 }
 
+void Optimizer::list_tensors() {
+  const std::vector<Param> w = parameters(master()), g = parameters(grad_.weights), m = parameters(first_),
+                           v = parameters(second_), working = parameters(model_.weights);
+  for (size_t i = 0; i < w.size(); ++i) {
+    const Tensor gradient = g[i].matrix->tensor();
+    if (is_optimised(w[i].kind) && is_in(share_.held, i)) held_.push_back(gradient);
+    if (!is_optimised(w[i].kind) || !is_in(share_.owned, i)) {
+      if (is_in(share_.held, i)) others_.push_back(gradient);
+      continue;
+    }
+    gradients_.push_back(gradient);
+    updated_.push_back({w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), gradient,
+                        master_ ? *working[i].matrix : Matrix(), has_weight_decay(w[i].kind),
+                        options_.sets_gradients && is_set_first(w[i].kind)});
+  }
+}
+
 void Optimizer::zero_grad(Stream& s) {
   const std::vector<Param> list = parameters(grad_.weights);
   for (size_t i = 0; i < list.size(); ++i)
     if (is_in(share_.held, i)) zero(s, list[i].matrix->tensor());
 }
 
-double Optimizer::grad_squares(Stream& s) { return squares(s, share_.owned); }
+double Optimizer::grad_squares(Stream& s) { return squares(s, gradients_); }
 
-bool Optimizer::has_finite_gradient(Stream& s) { return std::isfinite(squares(s, share_.held)); }
+bool Optimizer::has_finite_gradient(Stream& s) { return std::isfinite(squares(s, held_)); }
 
-double Optimizer::squares(Stream& s, const ParamMask& mask) {
-  std::vector<Tensor> gradients;
-  const std::vector<Param> list = parameters(grad_.weights);
-  for (size_t i = 0; i < list.size(); ++i)
-    if (is_optimised(list[i].kind) && is_in(mask, i)) gradients.push_back(list[i].matrix->tensor());
+double Optimizer::squares(Stream& s, const std::vector<Tensor>& gradients) {
   zero(s, sum_1_);
   sum_squares(s, sum_1_, gradients);
   double sum = 0;
@@ -74,20 +100,8 @@ void Optimizer::step(Stream& s, float lr, double norm) {
   const double clip = options_.clip_norm;
   AdamW c{lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, 1, steps_};
   if (clip > 0 && norm > clip) c.grad_scale = static_cast<float>(clip / (norm + 1e-6));
-  const std::vector<Param> w = parameters(master()), g = parameters(grad_.weights), m = parameters(first_),
-                           v = parameters(second_), working = parameters(model_.weights);
-  std::vector<AdamWTensor> tensors;
-  for (size_t i = 0; i < w.size(); ++i) {
-    if (!is_optimised(w[i].kind) || !is_in(share_.owned, i)) continue;
-    const bool is_copy = master_ && working[i].matrix->format != Format::fp8_128;
-    tensors.push_back({w[i].matrix->tensor(), m[i].matrix->tensor(), v[i].matrix->tensor(), g[i].matrix->tensor(),
-                       is_copy ? working[i].matrix->tensor() : Tensor(), has_weight_decay(w[i].kind)});
-  }
-  adamw_step(s, tensors, c);
-  zero_grad(s);
-  for (size_t i = 0; i < w.size(); ++i)
-    if (working[i].matrix->format == Format::fp8_128 && is_in(share_.owned, i))
-      quantize_weight(s, *working[i].matrix, w[i].matrix->tensor(), false);
+  adamw_step(s, updated_, c);
+  for (const Tensor& gradient : others_) zero(s, gradient);
 }
 
 void Optimizer::refresh_working(Stream& s) {
@@ -109,10 +123,7 @@ size_t Optimizer::bytes(const HfConfig& c, int64_t mtp_modules, Precision precis
 }
 
 size_t Optimizer::moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision) {
-  ModelWeights w = weight_shapes(c, mtp_modules);
-  Arena arena = Arena::counting();
-  for (const Param& p : parameters(w)) allocate(*p.matrix, moment_format(precision), arena);
-  return 2 * arena.peak_bytes();
+  return bytes_of_moments(weight_shapes(c, mtp_modules), precision);
 }
 
 }  // namespace sluice

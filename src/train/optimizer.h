@@ -4,12 +4,14 @@
 #include <optional>
 
 #include "model/model.h"
+#include "ops/optim.h"
 
 namespace sluice {
 
 struct OptimizerOptions {
   float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0.1f;
-  float clip_norm = 1.0f;  // of the gradient of the whole model; 0: no clipping
+  float clip_norm = 1.0f;       // of the gradient of the whole model; 0: no clipping
+  bool sets_gradients = false;  // PassOptions::gradients of a step's first micro-batch: what is set then is not zeroed
 };
 
 /// What of a model is this rank's, where there are several.
@@ -59,7 +61,9 @@ class Optimizer {
   static size_t moment_bytes(const HfConfig& c, int64_t mtp_modules, Precision precision);
 
  private:
-  double squares(Stream& s, const ParamMask& mask);
+  double squares(Stream& s, const std::vector<Tensor>& gradients);
+  void take_masters(Stream& s);
+  void list_tensors();
 
   Model& model_;
   OptimizerOptions options_;
@@ -68,7 +72,11 @@ class Optimizer {
   Model grad_;
   ModelWeights first_, second_;
   Arena moments_{0};
-  Tensor sum_1_;  // f64: of the squares of the gradient
+  Tensor sum_1_;                      // f64: of the squares of the gradient
+  std::vector<AdamWTensor> updated_;  // what is owned and optimised
+  std::vector<Tensor> gradients_;     // of these
+  std::vector<Tensor> held_;          // of all that is computed with here
+  std::vector<Tensor> others_;        // gradients of what is held and not among these
   int64_t steps_ = 0;
 };
 

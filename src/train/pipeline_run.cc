@@ -34,7 +34,7 @@ StepLosses PipelineRun::step(const Batch& batch, int64_t first_row, int64_t micr
   batch_ = &batch, first_row_ = first_row, micro_rows_ = micro_rows;
   options_ = options, counts_LE_ = counts_LE;
   options_.balance_scale = static_cast<float>(micro_rows) / static_cast<float>(batch.rows);
-  if (micro_bytes_ == 0) micro_bytes_ = bytes_of_micro(micro_rows, batch.cols, options);
+  if (micro_bytes_ == 0) micro_bytes_ = bytes_of_micro(micro_rows, batch.cols - 1, options);
   losses_ = {};
   losses_.tokens = count_targets(batch);
   spans_ = run_pipeline(pipeline_, ranks_, *this);

@@ -127,7 +127,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
   if (layout.pipeline > 1) layout.schedule = parse_schedule(config_.schedule);
   layout.exchange = {config_.dispatch_payload == "fp8", config_.combine_payload == "bf16", config_.expert_capacity};
   replicas_ = std::make_unique<Replicas>(world_, c, c.num_nextn_predict_layers, layout);
-  activation_bytes_ = activation_bytes(c, config_, precision, replicas_->exchange());
+  activation_bytes_ = activation_bytes(c, config_, precision, compute().device(), replicas_->exchange());
   check_memory(c, config_, precision, activation_bytes_, compute().device(), is_first() ? 1 : replicas_->held_part());
   const RankShare& share = replicas_->share();
   model_ = allocate_model(c, c.num_nextn_predict_layers, precision);
@@ -141,7 +141,7 @@ void Trainer::load_weights(const fs::path& checkpoint) {
       compute(), model_,
       OptimizerOptions{static_cast<float>(config_.beta1), static_cast<float>(config_.beta2),
                        static_cast<float>(config_.eps), static_cast<float>(config_.weight_decay),
-                       static_cast<float>(config_.clip_norm)},
+                       static_cast<float>(config_.clip_norm), layout.pipeline == 1},
       share);
   if (config_.ema_decay > 0) {
     ema_ = std::make_unique<Model>(allocate_f32_like(model_));
@@ -171,10 +171,12 @@ RunState Trainer::state() { return {model_, *optimizer_, ema_ ? &ema_->weights :
 StepLosses Trainer::forward_backward(const Batch& batch, int64_t first, int64_t end, const StepSchedule& schedule) {
   StepLosses losses;
   losses.tokens = count_targets(batch);
+  if (first >= end) optimizer_->zero_grad(compute());  // nothing sets them
   PassOptions o = pass_options(config_, schedule, losses.tokens);
   for (int64_t begin = first; begin < end; begin += config_.micro_batch) {
     const int64_t rows = std::min(config_.micro_batch, end - begin);
     o.balance_scale = static_cast<float>(rows) / static_cast<float>(batch.rows);
+    o.gradients = begin == first ? Out::set : Out::add;
     const size_t mark = activations_.mark();
     const ModelBatch b =
         device_batch(compute(), activations_, batch, begin, rows, static_cast<int64_t>(model_.weights.mtp.size()));

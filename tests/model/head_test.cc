@@ -39,11 +39,11 @@ TEST_F(Head, ChunksAddUp) {
   zero(s_, part_grad.tensor());
   const Tensor argmax_T = arena_.alloc(DType::i32, {kRows}), part_argmax_T = arena_.alloc(DType::i32, {kRows});
   const HeadRows all = rows(0, kRows), all_forward = rows(0, kRows);
-  head_loss_backward(s_, arena_, dh_TD, all, head_, grad, 0.5f);
+  head_loss_backward(s_, arena_, dh_TD, all, head_, grad, 0.5f, Out::add);
   head_loss_forward(s_, arena_, argmax_T, all_forward, head_);
   for (int64_t t = 0; t < kRows; t += 100) {
     const HeadRows part = rows(t, 100);
-    head_loss_backward(s_, arena_, part_dh_TD.slice_rows(t, 100), part, head_, part_grad, 0.5f);
+    head_loss_backward(s_, arena_, part_dh_TD.slice_rows(t, 100), part, head_, part_grad, 0.5f, Out::add);
     head_loss_forward(s_, arena_, Tensor(part_argmax_T.ptr<int32_t>() + t, DType::i32, {100}), part, head_);
     for (int64_t i = 0; i < 100; ++i) {
       EXPECT_FLOAT_EQ(all.loss_T.f32()[t + i], part.loss_T.f32()[i]) << t + i;

@@ -62,11 +62,12 @@ TEST_P(OpTest, LinearBackwardInput) {
 
 TEST_P(OpTest, LinearBackwardWeight) {
   for (auto [T, K, N, layout] : kShapes)
-    for (DType x_dtype : {DType::f32, DType::bf16}) {
+    for (auto [x_dtype, out] : {std::pair{DType::f32, Out::add}, {DType::bf16, Out::add}, {DType::bf16, Out::set}}) {
       const Host dy = random(T, N, layout), x = random_as(x_dtype, T, K, layout), w = random(N, K);
       Host dw = random_as(DType::f32, N, K);
-      const Mat<double> before = dw.get();
-      run({&dw}, [&](Stream& s) { linear_backward_weight(s, as_matrix(dw), dy, x, as_matrix(w).format); });
+      const Mat<double> before = out == Out::add ? dw.get() : Mat<double>(N, K);
+      run({&dw},
+          [&, how = out](Stream& s) { linear_backward_weight(s, as_matrix(dw), dy, x, as_matrix(w).format, how); });
       const auto loss = [&]<class C>(const Mat<C>& z) {
         return dot(ref::linear(lift<C>(x.get()), z), dy.get()) + dot(z, before);
       };
@@ -156,7 +157,8 @@ TEST_P(OpTest, GroupedLinearBackwardInput) {
 
 TEST_P(OpTest, GroupedLinearBackwardWeight) {
   for (const auto& counts : kCounts)
-    for (Rows layout : {Rows::packed, Rows::strided}) {
+    for (auto [layout, out] :
+         {std::pair{Rows::packed, Out::add}, {Rows::strided, Out::add}, {Rows::packed, Out::set}}) {
       const int64_t K = 19, N = counts.size() == 1 ? 530 : 14;
       const Group g(experts(rng_, dtype(), counts.size(), N, K), counts);
       const int64_t R = g.offsets.back() + 3;
@@ -165,8 +167,11 @@ TEST_P(OpTest, GroupedLinearBackwardWeight) {
       std::vector<Host> before = dw.w;
       std::vector<Host*> outputs;
       for (Host& h : dw.w) outputs.push_back(&h);
-      run(outputs,
-          [&](Stream& s) { grouped_linear_backward_weight(s, dw.bank, dy, x, offsets, as_matrix(g.w[0]).format); });
+      run(outputs, [&, how = out](Stream& s) {
+        grouped_linear_backward_weight(s, dw.bank, dy, x, offsets, as_matrix(g.w[0]).format, how);
+      });
+      if (out == Out::set)
+        for (Host& h : before) h.fill(0);
       const Mat<double> rows = top_rows(x.get(), g.offsets.back()), upstream = top_rows(dy.get(), g.offsets.back());
       for (size_t e = 0; e < counts.size(); ++e) {
         if (counts[e] == 0) {

@@ -38,7 +38,7 @@ TEST_P(FixedOpTest, CrossEntropyBackward) {
     const std::vector<int64_t> target = targets(rng_, T, V);
     const Host target_T = i32_vector(target);
     Host loss(DType::f32, T);
-    run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, target_T, kScale); });
+    run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, logits, target_T, kScale); });
     EXPECT_LT(diff(loss.get(), ref::cross_entropy(x, target)), tol()) << T << "x" << V;
     const auto sum = [&](const auto& z) {
       auto out = z[0] * 0.0;
@@ -52,12 +52,28 @@ TEST_P(FixedOpTest, CrossEntropyBackward) {
   }
 }
 
+TEST_P(FixedOpTest, CrossEntropyRoundsGradientsOnce) {
+  for (auto [T, V] : kShapes) {
+    Host exact = random(T, V, Rows::packed, 3), logits = exact, rounded(DType::bf16, T, V), expected = rounded;
+    const Host target_T = i32_vector(targets(rng_, T, V));
+    Host loss(DType::f32, T), same_loss = loss;
+    run({&loss, &exact}, [&](Stream& s) { cross_entropy_backward(s, loss, exact, exact, target_T, kScale); });
+    run({&same_loss, &rounded}, [&](Stream& s) {
+      const Host lost = logits;
+      cross_entropy_backward(s, same_loss, rounded, lost, target_T, kScale);
+      s.synchronize();
+    });
+    EXPECT_TRUE(rounded.bytes() == expected.set(exact.get()).bytes()) << T << "x" << V;
+    EXPECT_TRUE(loss.bytes() == same_loss.bytes()) << T << "x" << V;
+  }
+}
+
 TEST_P(FixedOpTest, CrossEntropyWithoutAnyTarget) {
   Host logits = random(4, 20), loss(DType::f32, 4);
   const Host target = i32_vector({-1, -1, -1, -1}), untouched = logits;
   run({&loss}, [&](Stream& s) { cross_entropy_forward(s, loss, Tensor(), untouched, target); });
   EXPECT_EQ(loss.get().data, std::vector<double>(4, 0.0));
-  run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, target, kScale); });
+  run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, logits, target, kScale); });
   EXPECT_EQ(loss.get().data, std::vector<double>(4, 0.0));
   EXPECT_EQ(logits.get().data, std::vector<double>(80, 0.0));
 }
@@ -70,7 +86,7 @@ TEST_P(FixedOpTest, CrossEntropyOfLargeLogits) {
   EXPECT_LT(diff(loss.get(), ref::cross_entropy(logits.get(), target)), tol());
   EXPECT_EQ(argmax.integers(), (std::vector<int64_t>{0, 1, 0}));
   EXPECT_NEAR(loss.get()[2], std::log(4.0), 1e-6);  // not rounded to the 1e-3 between float32 numbers at 1e4
-  run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, i32_vector(target), 1); });
+  run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, logits, i32_vector(target), 1); });
   const double p = 1 / (1 + std::exp(-1.0));
   const std::vector<double> expected = {p, -1, 0, 1 - p, -1, 1, 0, 0, 0.25, 0.25, -0.75, 0.25};
   for (size_t i = 0; i < 12; ++i) EXPECT_NEAR(logits.get()[static_cast<int64_t>(i)], expected[i], 1e-6) << i;
@@ -105,7 +121,7 @@ TEST_P(FixedOpTest, CrossEntropyDoesNotHideNaN) {
     EXPECT_LT(static_cast<uint64_t>(argmax.integers()[1]), 37u) << "not a column: NaN in column " << at;
     EXPECT_NEAR(loss.get()[0], std::log(37.0), 1e-5);
     EXPECT_TRUE(std::isnan(loss.get()[1])) << "NaN in column " << at << " gives loss " << loss.get()[1];
-    run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, i32_vector({3, 3}), 1); });
+    run({&loss, &logits}, [&](Stream& s) { cross_entropy_backward(s, loss, logits, logits, i32_vector({3, 3}), 1); });
     EXPECT_TRUE(std::isnan(loss.get()[1])) << "NaN in column " << at << " gives loss " << loss.get()[1];
   }
 }

@@ -10,8 +10,8 @@ const std::pair<int64_t, int64_t> kShapes[] = {{1, 1}, {1, 16}, {3, 37}, {130, 9
 
 TEST_P(OpTest, SwigluForward) {
   for (auto [T, F] : kShapes) {
-    const Host g = random(T, F, Rows::packed, 3), u = random(T, F);
-    Host h = output(T, F);
+    const Host g = random(T, F, Rows::strided, 3), u = random(T, F);
+    Host h = output(T, F, Rows::strided);
     run({&h}, [&](Stream& s) { swiglu_forward(s, h, g, u); });
     EXPECT_LT(diff(h.get(), ref::swiglu(g.get(), u.get())), tol()) << T << "x" << F;
   }
@@ -19,8 +19,8 @@ TEST_P(OpTest, SwigluForward) {
 
 TEST_P(OpTest, SwigluBackward) {
   for (auto [T, F] : kShapes) {
-    const Host g = random(T, F, Rows::packed, 3), u = random(T, F), dh = random(T, F);
-    Host dg = output(T, F), du = output(T, F);
+    const Host g = random(T, F, Rows::packed, 3), u = random(T, F, Rows::strided), dh = random(T, F);
+    Host dg = output(T, F, Rows::strided), du = output(T, F);
     run({&dg, &du}, [&](Stream& s) { swiglu_backward(s, dg, du, dh, g, u); });
     const auto loss_g = [&]<class C>(const Mat<C>& z) { return dot(ref::swiglu(z, lift<C>(u.get())), dh.get()); };
     const auto loss_u = [&]<class C>(const Mat<C>& z) { return dot(ref::swiglu(lift<C>(g.get()), z), dh.get()); };

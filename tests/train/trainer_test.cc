@@ -423,7 +423,7 @@ TEST_F(TrainerTest, RefusesWhatDoesNotFitTogether) {
   refused(c, false, "out: expected a folder without a run");
   refused(config("nowhere"), true, "nowhere: no checkpoint to resume from");
   c.precision = "bf16";
-  refused(c, true, "state.safetensors: expected a tensor \"master.model.embed_tokens.weight\"");
+  refused(c, true, "trainer: expected a tensor \"master.model.embed_tokens.weight\"");
   c = config("run");
   c.seq_len = 8;
   refused(c, true, "sequence length: expected 8, found 16");

@@ -110,6 +110,24 @@ std::shared_ptr<Queue> open_queue(int device) { return std::make_shared<Queue>(d
 
 void synchronize(Queue& queue) { check_cuda(cudaStreamSynchronize(queue.stream()), "running"); }
 
+std::shared_ptr<const void> mark(Queue& queue) {
+  cudaEvent_t event = nullptr;
+  check_cuda(cudaEventCreate(&event), "a point in time");
+  const std::shared_ptr<const void> owner(
+      event, [](const void* e) { cudaEventDestroy(static_cast<cudaEvent_t>(const_cast<void*>(e))); });
+  check_cuda(cudaEventRecord(event, queue.stream()), "a point in time");
+  return owner;
+}
+
+double seconds_between(const std::shared_ptr<const void>& begin, const std::shared_ptr<const void>& end) {
+  const auto event = [](const std::shared_ptr<const void>& e) {
+    return static_cast<cudaEvent_t>(const_cast<void*>(e.get()));
+  };
+  float milliseconds = 0;
+  check_cuda(cudaEventElapsedTime(&milliseconds, event(begin), event(end)), "the time between two points");
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
 void transfer(Queue& queue, const Tensor& to, const Tensor& from, Direction direction) {
   const size_t size = dtype_size(to.dtype), width = static_cast<size_t>(to.cols()) * size;
   const cudaMemcpyKind kind = direction == Direction::to_device ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost;

@@ -33,6 +33,11 @@ enum class Direction { to_device, to_host };
 /// `to` = `from`, of one dtype and shape, rows may be strided; behind all kernels of the queue, and waits for it.
 void transfer(Queue& queue, const Tensor& to, const Tensor& from, Direction direction);
 
+/// A point in the order of the queue.
+std::shared_ptr<const void> mark(Queue& queue);
+/// Both must have been reached.
+double seconds_between(const std::shared_ptr<const void>& begin, const std::shared_ptr<const void>& end);
+
 /// As in base/recording.h.
 class Graph;
 std::shared_ptr<const Graph> record(Queue& queue, const std::function<void()>& queue_ops);

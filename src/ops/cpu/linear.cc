@@ -3,6 +3,7 @@
 #include "ops/cpu/convert.h"
 #include "ops/cpu/gemm_f32.h"
 #include "ops/cpu/linear_fp8.h"
+#include "ops/elementwise.h"
 
 // One product = a list of output blocks, each one gemm_f32 call on one thread. The cut depends on the shapes alone.
 namespace sluice::cpu {
@@ -86,7 +87,8 @@ void linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Matrix&
   });
 }
 
-void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format) {
+void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format, Out out) {
+  if (out == Out::set) cpu::zero(s, dw.tensor());
   if (format == Format::fp8_128) return fp8_linear_backward_weight(s, dw, dy, x);
   for_each_block(s, dw.rows, dw.cols, [&](int64_t row, int64_t rows, int64_t col, int64_t cols, int thread) {
     block_product(s, thread, true, false, dw.tensor().slice_rows(row, rows).slice_cols(col, cols),
@@ -124,8 +126,10 @@ void grouped_linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const
 }
 
 void grouped_linear_backward_weight(Stream& s, ExpertBank dw, const Tensor& dy, const Tensor& x, const Tensor& offsets,
-                                    Format format) {
+                                    Format format, Out out) {
   const int64_t E = static_cast<int64_t>(dw.size());
+  for (const Matrix& d : dw)
+    if (out == Out::set) cpu::zero(s, d.tensor());
   if (format == Format::fp8_128) {
     for_each_expert(offsets, E, [&](int64_t e, int64_t row, int64_t rows) {
       fp8_linear_backward_weight(s, dw[static_cast<size_t>(e)], dy.slice_rows(row, rows), x.slice_rows(row, rows));

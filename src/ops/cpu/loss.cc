@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "ops/cpu/convert.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/loss.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -70,7 +72,8 @@ void cross_entropy_forward(Stream& s, Tensor loss_T, Tensor argmax_T, const Tens
   });
 }
 
-void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor logits, const Tensor& target_T, float scale) {
+void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor dlogits, const Tensor& logits, const Tensor& target_T,
+                            float scale) {
   const int64_t V = logits.cols();
   parallel_for(s, logits.rows(), kRows, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
@@ -79,13 +82,14 @@ void cross_entropy_backward(Stream& s, Tensor loss_T, Tensor logits, const Tenso
       if (target < 0) {
         std::fill(x, x + V, 0.0f);
         loss_T.f32()[t] = 0.0f;
-        continue;
+      } else {
+        const float most = HWY_DYNAMIC_DISPATCH(row_max)(x, V), logit = x[target];
+        const float total = HWY_DYNAMIC_DISPATCH(row_exp)(x, x, V, most);
+        loss_T.f32()[t] = std::log(total) + (most - logit);
+        HWY_DYNAMIC_DISPATCH(row_scale)(x, V, scale / total);
+        x[target] -= scale;
       }
-      const float most = HWY_DYNAMIC_DISPATCH(row_max)(x, V), logit = x[target];
-      const float total = HWY_DYNAMIC_DISPATCH(row_exp)(x, x, V, most);
-      loss_T.f32()[t] = std::log(total) + (most - logit);
-      HWY_DYNAMIC_DISPATCH(row_scale)(x, V, scale / total);
-      x[target] -= scale;
+      if (dlogits.data != logits.data) convert(dlogits.at(t), dlogits.dtype, x, DType::f32, V);
     }
   });
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/cpu/convert.h"
+#include "ops/quant.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cpu/optim.cc"
@@ -74,13 +75,18 @@ void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& co
   for (const AdamWTensor& t : tensors) {
     AdamW c = config;
     if (!t.decays) c.weight_decay = 0;
+    const bool is_fp8 = t.working && t.working.format == Format::fp8_128;
     const auto from = [](const Tensor& x, int64_t begin) {
       return static_cast<char*>(x.data) + begin * static_cast<int64_t>(dtype_size(x.dtype));
     };
     parallel_for(s, t.w.size(), kGrain, [&](int64_t begin, int64_t end, int) {
       HWY_DYNAMIC_DISPATCH(adamw_any)(t.w, t.m, t.v, t.g, c, begin, end - begin);
-      if (t.working) convert(from(t.working, begin), t.working.dtype, from(t.w, begin), DType::f32, end - begin);
+      if (!t.keeps_g) std::fill(t.g.f32() + begin, t.g.f32() + end, 0.0f);
+      if (!t.working || is_fp8) return;
+      const Tensor working = t.working.tensor();
+      convert(from(working, begin), working.dtype, from(t.w, begin), DType::f32, end - begin);
     });
+    if (is_fp8) cpu::quantize_weight(s, t.working, t.w, false);
   }
 }
 

@@ -59,18 +59,28 @@ HWY_EXPORT(forward);
 HWY_EXPORT(backward);
 
 namespace {
-constexpr int64_t kGrain = 16384;  // a multiple of every vector length: only the last piece has a tail
+
+/// fn(t) for every row.
+template <class F>
+void for_each_row(Stream& s, const Tensor& x, F&& fn) {
+  constexpr int64_t kGrain = 16384;  // elements
+  parallel_for(s, x.rows(), std::max<int64_t>(1, kGrain / std::max<int64_t>(x.cols(), 1)),
+               [&](int64_t begin, int64_t end, int) {
+                 for (int64_t t = begin; t < end; ++t) fn(t);
+               });
 }
 
+Tensor row(const Tensor& x, int64_t t) { return x.slice_rows(t, 1); }
+
+}  // namespace
+
 void swiglu_forward(Stream& s, Tensor h, const Tensor& g, const Tensor& u) {
-  parallel_for(s, g.size(), kGrain, [&](int64_t begin, int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(forward)(h, g, u, begin, end - begin);
-  });
+  for_each_row(s, g, [&](int64_t t) { HWY_DYNAMIC_DISPATCH(forward)(row(h, t), row(g, t), row(u, t), 0, g.cols()); });
 }
 
 void swiglu_backward(Stream& s, Tensor dg, Tensor du, const Tensor& dh, const Tensor& g, const Tensor& u) {
-  parallel_for(s, g.size(), kGrain, [&](int64_t begin, int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(backward)(dg, du, dh, g, u, begin, end - begin);
+  for_each_row(s, g, [&](int64_t t) {
+    HWY_DYNAMIC_DISPATCH(backward)(row(dg, t), row(du, t), row(dh, t), row(g, t), row(u, t), 0, g.cols());
   });
 }
 

@@ -13,7 +13,10 @@ __global__ void forward(Rows<X> x, const int32_t* ids_T, Rows<const W> table, in
   for (int64_t i = threadIdx.x; i < D; i += blockDim.x) store(x[t] + i, load(row + i));
 }
 
-// The block of an id's first token adds all tokens of that id, in order.
+constexpr int kMostThreads = 512;
+
+// The block of an id's first token adds all tokens of that id, in order. The ids are looked through by all threads, 32
+// of them to a word of marks.
 template <class X>
 __global__ void backward_weight(Rows<float> dtable, Rows<const X> dx, const int32_t* ids_T, int64_t n, int64_t D) {
   const int64_t first = blockIdx.x;
@@ -21,9 +24,18 @@ __global__ void backward_weight(Rows<float> dtable, Rows<const X> dx, const int3
   int seen = 0;
   for (int64_t t = threadIdx.x; t < first; t += blockDim.x) seen |= ids_T[t] == id;
   if (__syncthreads_or(seen)) return;
-  for (int64_t t = first; t < n; ++t) {
-    if (ids_T[t] != id) continue;
-    for (int64_t i = threadIdx.x; i < D; i += blockDim.x) dtable[id][i] += load(dx[t] + i);
+  __shared__ unsigned marks[kMostThreads / 32];
+  for (int64_t begin = first; begin < n; begin += blockDim.x) {
+    const int64_t mine = begin + threadIdx.x;
+    const unsigned mark = __ballot_sync(~0u, mine < n && ids_T[mine] == id);
+    if (!__syncthreads_or(mark != 0)) continue;  // also: the last marks have been used
+    if (threadIdx.x % 32 == 0) marks[threadIdx.x / 32] = mark;
+    __syncthreads();
+    for (unsigned w = 0; w < blockDim.x / 32; ++w)
+      for (unsigned left = marks[w]; left != 0; left &= left - 1) {
+        const int64_t t = begin + w * 32 + __ffs(static_cast<int>(left)) - 1;
+        for (int64_t i = threadIdx.x; i < D; i += blockDim.x) dtable[id][i] += load(dx[t] + i);
+      }
   }
 }
 
@@ -55,9 +67,9 @@ void embedding_backward_weight(Stream& s, const Matrix& dtable, const Tensor& dx
   const int32_t* ids = ids_T.ptr<int32_t>();
   const cudaStream_t stream = s.queue().stream();
   if (dx.dtype == DType::f32)
-    backward_weight<<<n, row_threads(D), 0, stream>>>(table, rows<const float>(dx), ids, dx.rows(), D);
+    backward_weight<<<n, row_threads(D, kMostThreads), 0, stream>>>(table, rows<const float>(dx), ids, dx.rows(), D);
   else
-    backward_weight<<<n, row_threads(D), 0, stream>>>(table, rows<const half_t>(dx), ids, dx.rows(), D);
+    backward_weight<<<n, row_threads(D, kMostThreads), 0, stream>>>(table, rows<const half_t>(dx), ids, dx.rows(), D);
   check_launch("embedding_backward_weight");
 }
 

@@ -14,4 +14,8 @@ constexpr size_t kLibraryWorkspace = size_t{32} << 20;
 /// kLibraryWorkspace bytes of scratch memory.
 bool library_product(Queue& queue, const Product& p, void* workspace);
 
+/// The same of FP8 codes that lie along k on both sides, with the library's own scales for as many numbers as
+/// Operand::scale (in its own order: to be measured with scales that are all equal). Not used by training.
+bool library_fp8_product(Queue& queue, const Product& p, void* workspace);
+
 }  // namespace sluice::cuda

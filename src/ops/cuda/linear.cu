@@ -4,6 +4,7 @@
 #include "ops/cuda/gemm_library.h"
 #include "ops/cuda/product.h"
 #include "ops/cuda/quant.h"
+#include "ops/elementwise.h"
 
 namespace sluice::cuda {
 namespace {
@@ -152,6 +153,17 @@ void mixed_product(Queue& queue, Product p) {
   if (sums > 0) store_sums(queue, whole, static_cast<const float*>(p.y));
 }
 
+/// float32 times float32, rounded to bf16: the library, which has no such product, sums into scratch memory.
+void rounded_f32_product(Queue& queue, const Product& p) {
+  const size_t sums = static_cast<size_t>(p.M * p.N);
+  Scratch scratch(queue, Scratch::total(kLibraryWorkspace, sums * sizeof(float)));
+  void* workspace = scratch.take<char>(kLibraryWorkspace);
+  Product whole = p;
+  whole.y = scratch.take<float>(sums), whole.ldy = p.N, whole.y_is_f32 = true, whole.add = false;
+  plain_product(queue, whole, workspace);
+  store_sums(queue, p, static_cast<const float*>(whole.y));
+}
+
 void any_product(Stream& s, const Product& p) {
   Queue& queue = s.queue();
   if (p.offsets_E1) {
@@ -159,6 +171,7 @@ void any_product(Stream& s, const Product& p) {
     return on_tensor_cores ? bf16_product(queue.stream(), p) : f32_product(queue.stream(), p);
   }
   if (p.a.is_f32 != p.b.is_f32) return mixed_product(queue, p);
+  if (p.a.is_f32 && !p.y_is_f32) return rounded_f32_product(queue, p);
   plain_product(queue, p, queue.scratch(kLibraryWorkspace));
 }
 
@@ -209,21 +222,61 @@ void rows_product(Stream& s, const Tensor& y, const Tensor& x, const Group& g, b
   g.matrices[0].format == Format::fp8_128 ? fp8_rows_product(s, p, x, g.matrices) : any_product(s, p);
 }
 
+/// In how many parts the tokens of a gradient (M, N) are multiplied: where it has few tiles, so many that about all
+/// multiprocessors have some. Depends on the shape alone.
+int64_t token_parts(int64_t M, int64_t N, int64_t T) {
+  constexpr int64_t kMost = 4, kProcessors = 132, kTileRows = 256, kTileCols = 128;
+  constexpr double kCostOfAPart = 0.15;  // of the whole
+  const int64_t tiles = static_cast<int64_t>(blocks(M, kTileRows)) * blocks(N, kTileCols);
+  int64_t best = 1;
+  double least = 0;
+  for (int64_t parts = 1; parts <= kMost && parts * 4 * kGroup <= T; ++parts) {
+    const double rounds = static_cast<double>((tiles * parts + kProcessors - 1) / kProcessors);
+    const double cost = rounds / static_cast<double>(parts) * (1 + kCostOfAPart * static_cast<double>(parts));
+    if (parts == 1 || cost < least) best = parts, least = cost;
+  }
+  return best;
+}
+
+/// offsets (parts + 1): tokens in parts of whole groups.
+__global__ void cut_tokens(int32_t* offsets, int64_t T, int64_t parts) {
+  const int64_t p = threadIdx.x, tiles = (T + kGroup - 1) / kGroup;
+  if (p <= parts) offsets[p] = static_cast<int32_t>(min(tiles * p / parts * kGroup, T));
+}
+
+__global__ void add_token_parts(float* y, const float* part, int64_t parts, int64_t n, bool add) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  float sum = add ? y[i] : 0.0f;
+  for (int64_t p = 0; p < parts; ++p) sum += part[p * n + i];
+  y[i] = sum;
+}
+
 /// Quantises dy and x by tiles of 128 tokens x 1 channel, x after a round trip through tiles of rows, and multiplies.
 void fp8_depth_product(Stream& s, Product p, const Tensor& dy, const Tensor& x) {
   const cudaStream_t stream = s.queue().stream();
-  const int64_t T = x.rows(), tiles = column_scale_rows(T, p.experts), tokens = tiles * kGroup;
+  const int64_t T = x.rows(), n = p.M * p.N, parts = p.offsets_E1 ? 1 : token_parts(p.M, p.N, T);
+  if (parts > 1) p.experts = parts;
+  const int64_t tiles = column_scale_rows(T, p.experts), tokens = tiles * kGroup;
   const size_t dy_codes = static_cast<size_t>(tokens * dy.cols()), dy_scales = static_cast<size_t>(tiles * dy.cols());
   const size_t x_codes = static_cast<size_t>(tokens * x.cols()), x_scales = static_cast<size_t>(tiles * x.cols());
-  const size_t row_codes = static_cast<size_t>(x.size()), row_scales = static_cast<size_t>(T * groups(x.cols()));
+  const size_t sums = parts > 1 ? static_cast<size_t>(parts * n) : 0;
   Scratch scratch(s.queue(), Scratch::total(dy_codes, dy_scales * sizeof(float), x_codes, x_scales * sizeof(float),
-                                            row_codes, row_scales * sizeof(float)));
+                                            sums * sizeof(float), static_cast<size_t>(parts + 1) * sizeof(int32_t)));
   const Codes left{scratch.take<uint8_t>(dy_codes), scratch.take<float>(dy_scales)};
   const Codes right{scratch.take<uint8_t>(x_codes), scratch.take<float>(x_scales)};
-  const Codes cached{scratch.take<uint8_t>(row_codes), scratch.take<float>(row_scales)};
-  fp8_columns(stream, left, dy, p.offsets_E1, p.experts);
-  fp8_rows(stream, cached, x);
-  fp8_columns(stream, right, cached, T, x.cols(), p.offsets_E1, p.experts);
+  float* y = static_cast<float*>(p.bank.data[0]);
+  float* part = scratch.take<float>(sums);
+  const bool add = p.add;
+  if (parts > 1) {
+    int32_t* offsets = scratch.take<int32_t>(static_cast<size_t>(parts + 1));
+    cut_tokens<<<1, 32, 0, stream>>>(offsets, T, parts);
+    p.offsets_E1 = offsets;
+    p.add = false;
+    for (int64_t i = 0; i < parts; ++i) p.bank.data[i] = part + i * n;
+  }
+  fp8_columns(stream, left, dy, p.offsets_E1, p.experts, Retile::no);
+  fp8_columns(stream, right, x, p.offsets_E1, p.experts, Retile::yes);
   p.in_groups = true;
   p.a.along_k = p.b.along_k = true;
   p.a.outer = p.b.outer = 1;
@@ -232,15 +285,37 @@ void fp8_depth_product(Stream& s, Product p, const Tensor& dy, const Tensor& x) 
   p.a = coded(left, tokens, p.a);
   p.b = coded(right, tokens, p.b);
   fp8_product(stream, p);
+  if (parts == 1) return;
+  constexpr unsigned kThreads = 256;
+  add_token_parts<<<blocks(n, kThreads), kThreads, 0, stream>>>(y, part, parts, n, add);
+  check_launch("adding up parts of a gradient");
 }
 
-/// dw += dy' x.
-void depth_product(Stream& s, const Group& g, const Tensor& dy, const Tensor& x, Format format) {
-  if (dy.size() == 0 || x.size() == 0) return;
+/// The gradient of the expert blockIdx.y = 0 if it has no rows.
+__global__ void zero_unused(const __grid_constant__ Bank bank, const int32_t* offsets_E1, int64_t n) {
+  if (offsets_E1[blockIdx.y] != offsets_E1[blockIdx.y + 1]) return;
+  float* gradient = static_cast<float*>(bank.data[blockIdx.y]);
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+    gradient[i] = 0;
+}
+
+/// dw (=|+=) dy' x.
+void depth_product(Stream& s, const Group& g, const Tensor& dy, const Tensor& x, Format format, Out out) {
+  if (dy.size() == 0 || x.size() == 0) {
+    for (const Matrix& m : g.matrices)
+      if (out == Out::set) cuda::zero(s, m.tensor());
+    return;
+  }
   Product p;
   set_group(p, g);
   p.ldy = g.matrices[0].cols;
-  p.add = true;
+  p.add = out == Out::add;
+  if (!p.add && p.offsets_E1) {
+    constexpr unsigned kBlocks = 32, kThreads = 256;
+    zero_unused<<<dim3(kBlocks, static_cast<unsigned>(p.experts)), kThreads, 0, s.queue().stream()>>>(
+        p.bank, p.offsets_E1, g.matrices[0].size());
+    check_launch("gradients of experts without rows");
+  }
   p.by_depth = true;
   p.M = g.matrices[0].rows;
   p.N = g.matrices[0].cols;
@@ -261,8 +336,8 @@ void linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Matrix&
   rows_product(s, dx, dy, dense(w), false, out);
 }
 
-void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format) {
-  depth_product(s, dense(dw), dy, x, format);
+void linear_backward_weight(Stream& s, const Matrix& dw, const Tensor& dy, const Tensor& x, Format format, Out out) {
+  depth_product(s, dense(dw), dy, x, format, out);
 }
 
 void grouped_linear_forward(Stream& s, Tensor y, const Tensor& x, const Tensor& offsets, ExpertBank w, Out out) {
@@ -275,8 +350,8 @@ void grouped_linear_backward_input(Stream& s, Tensor dx, const Tensor& dy, const
 }
 
 void grouped_linear_backward_weight(Stream& s, ExpertBank dw, const Tensor& dy, const Tensor& x, const Tensor& offsets,
-                                    Format format) {
-  depth_product(s, grouped(offsets, dw), dy, x, format);
+                                    Format format, Out out) {
+  depth_product(s, grouped(offsets, dw), dy, x, format, out);
 }
 
 }  // namespace sluice::cuda

@@ -5,46 +5,76 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kThreads = 256;
+constexpr int64_t kMostExperts = 1024;
+constexpr int kSlots = 512, kSlotWarps = kSlots / 32;  // slots that a block deals with, a thread each
 
-// Block e counts the slots of expert e.
-__global__ void count_slots(int32_t* count_E, const int32_t* choice_TK, int64_t slots) {
-  int count = 0;
-  for (int64_t i = threadIdx.x; i < slots; i += kThreads) count += choice_TK[i] == static_cast<int32_t>(blockIdx.x);
-  count = block_sum(count);
-  if (threadIdx.x == 0) count_E[blockIdx.x] = count;
+/// Number of slots of each expert before every warp's; after them all, of the block. `count`: kSlotWarps x E. All
+/// threads call. Returns this thread's place among the slots of its expert in its warp.
+__device__ int count_block(uint16_t* count, const int32_t* choice, bool exists, int E) {
+  const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
+  for (int i = static_cast<int>(threadIdx.x); i < kSlotWarps * E; i += kSlots) count[i] = 0;
+  __syncthreads();
+  const int e = exists ? *choice : -1;
+  const unsigned same = __match_any_sync(~0u, e);
+  const int place = __popc(same & ((1u << lane) - 1));
+  if (exists && place == 0) count[warp * E + e] = static_cast<uint16_t>(__popc(same));
+  __syncthreads();
+  return place;
 }
 
-__global__ void sum_counts(int32_t* offsets_E1, const int32_t* count_E, int64_t E) {
-  int32_t offset = 0;
-  for (int64_t e = 0; e <= E; ++e) {
-    offsets_E1[e] = offset;
-    if (e < E) offset += count_E[e];
+// Block b counts the slots of each expert among its own.
+__global__ void count_slots(int32_t* count_BE, const int32_t* choice_TK, int64_t slots, int E) {
+  extern __shared__ uint16_t count[];
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kSlots + threadIdx.x;
+  count_block(count, choice_TK + i, i < slots, E);
+  for (int e = static_cast<int>(threadIdx.x); e < E; e += kSlots) {
+    int total = 0;
+    for (int w = 0; w < kSlotWarps; ++w) total += count[w * E + e];
+    count_BE[blockIdx.x * static_cast<int64_t>(E) + e] = total;
   }
 }
 
-// Block e deals the rows of expert e out to its slots in ascending order.
-__global__ void place_slots(int32_t* row_of_TK, int32_t* slot_of_R, const int32_t* offsets_E1, const int32_t* choice_TK,
-                            int64_t slots) {
-  __shared__ int before[kWarps + 1];
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  const int32_t e = static_cast<int32_t>(blockIdx.x);
-  int32_t next = offsets_E1[e];
-  if (next == offsets_E1[e + 1]) return;
-  for (int64_t begin = 0; begin < slots; begin += kThreads) {
-    const int64_t i = begin + threadIdx.x;
-    const bool mine = i < slots && choice_TK[i] == e;
-    const unsigned votes = __ballot_sync(~0u, mine);
-    __syncthreads();  // the last round's counts have been read
-    if (lane == 0) before[warp + 1] = __popc(votes);
+// One block, a thread for each expert: counts become the first row of the expert's slots of each block.
+__global__ void sum_counts(int32_t* offsets_E1, int32_t* count_BE, int64_t num_blocks, int E) {
+  extern __shared__ int32_t total[];
+  const int e = static_cast<int>(threadIdx.x);
+  int32_t mine = 0;
+  if (e < E)
+#pragma unroll 8
+    for (int64_t b = 0; b < num_blocks; ++b) mine += count_BE[b * E + e];
+  total[e] = mine;
+  __syncthreads();
+  for (int o = 1; o < static_cast<int>(blockDim.x); o *= 2) {  // totals become sums of all up to here
+    const int32_t before = e >= o ? total[e - o] : 0;
     __syncthreads();
-    int32_t row = next + __popc(votes & ((1u << lane) - 1));
-    for (int w = 0; w < warp; ++w) row += before[w + 1];
-    for (int w = 0; w < kWarps; ++w) next += before[w + 1];
-    if (!mine) continue;
-    row_of_TK[i] = row;
-    slot_of_R[row] = static_cast<int32_t>(i);
+    total[e] += before;
+    __syncthreads();
   }
+  if (e >= E) return;
+  int32_t next = total[e] - mine;
+  offsets_E1[e] = next;
+  if (e == E - 1) offsets_E1[E] = total[e];
+#pragma unroll 8
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    const int32_t count = count_BE[b * E + e];
+    count_BE[b * E + e] = next;
+    next += count;
+  }
+}
+
+// Block b gives its slots rows, in ascending order within each expert.
+__global__ void place_slots(int32_t* row_of_TK, int32_t* slot_of_R, const int32_t* first_BE, const int32_t* choice_TK,
+                            int64_t slots, int E) {
+  extern __shared__ uint16_t count[];
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kSlots + threadIdx.x;
+  const int place = count_block(count, choice_TK + i, i < slots, E);
+  if (i >= slots) return;
+  const int32_t e = choice_TK[i];
+  int32_t row = first_BE[blockIdx.x * static_cast<int64_t>(E) + e] + place;
+  for (int w = 0; w < static_cast<int>(threadIdx.x / 32); ++w) row += count[w * E + e];
+  row_of_TK[i] = row;
+  slot_of_R[row] = static_cast<int32_t>(i);
 }
 
 __global__ void add_counts(int64_t* counts_E, const int32_t* offsets_E1, int64_t E) {
@@ -162,15 +192,21 @@ void scale_and_dot_as(cudaStream_t s, const Tensor& dy_RD, const Tensor& dweight
 }  // namespace
 
 void moe_permute(Stream& s, Tensor offsets_E1, Tensor row_of_TK, Tensor slot_of_R, const Tensor& choice_TK) {
-  const int64_t E = offsets_E1.size() - 1, slots = choice_TK.size();
-  int32_t *offset = offsets_E1.ptr<int32_t>(),
-          *count_E = static_cast<int32_t*>(s.queue().scratch(static_cast<size_t>(E) * sizeof(int32_t)));
+  const int64_t slots = choice_TK.size();
+  const int E = static_cast<int>(offsets_E1.size()) - 1;
+  check(E <= kMostExperts, "moe_permute: expected at most 1024 experts");
+  if (slots == 0)
+    return check_cuda(cudaMemsetAsync(offsets_E1.data, 0, offsets_E1.bytes(), s.queue().stream()), "moe_permute");
+  const unsigned grid = blocks(slots, kSlots);
+  const size_t shared = static_cast<size_t>(kSlotWarps * E) * sizeof(uint16_t);
+  int32_t* count_BE = static_cast<int32_t*>(s.queue().scratch(grid * static_cast<size_t>(E) * sizeof(int32_t)));
   const int32_t* choice = choice_TK.ptr<int32_t>();
   const cudaStream_t stream = s.queue().stream();
-  count_slots<<<static_cast<unsigned>(E), kThreads, 0, stream>>>(count_E, choice, slots);
-  sum_counts<<<1, 1, 0, stream>>>(offset, count_E, E);
-  place_slots<<<static_cast<unsigned>(E), kThreads, 0, stream>>>(row_of_TK.ptr<int32_t>(), slot_of_R.ptr<int32_t>(),
-                                                                 offset, choice, slots);
+  const unsigned threads = row_threads(E, kMostExperts);
+  count_slots<<<grid, kSlots, shared, stream>>>(count_BE, choice, slots, E);
+  sum_counts<<<1, threads, threads * sizeof(int32_t), stream>>>(offsets_E1.ptr<int32_t>(), count_BE, grid, E);
+  place_slots<<<grid, kSlots, shared, stream>>>(row_of_TK.ptr<int32_t>(), slot_of_R.ptr<int32_t>(), count_BE, choice,
+                                                slots, E);
   check_launch("moe_permute");
 }
 

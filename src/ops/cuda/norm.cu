@@ -52,22 +52,44 @@ __global__ void backward_input(Rows<T> dx, Rows<const T> dy, Rows<const T> x, co
   }
 }
 
-constexpr int kColumns = 32, kRowLanes = 16;
+constexpr int kWarps = 8;
+constexpr int64_t kPartRows = 128;  // rows that a block sums
 
-// A block takes 32 columns; row lane l sums the rows l, l + 16, ...; the lanes are added in order.
-template <class T>
-__global__ void backward_weight(float* dw, Rows<const T> dy, Rows<const T> x, const float* r, int64_t n, int64_t D) {
-  __shared__ float part[kRowLanes][kColumns];
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
-  float total = 0;
+// A block takes 32 N columns of a part of the rows; warp w sums the rows w, w + 8, ...; the warps are added in order.
+template <int N, class T>
+__global__ void backward_weight(float* part, Rows<const T> dy, Rows<const T> x, const float* r, int64_t n, int64_t D) {
+  __shared__ float sums[kWarps][32 * N];
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * 32 * N, i = first + lane * N;
+  const int64_t begin = static_cast<int64_t>(blockIdx.y) * kPartRows, end = min(begin + kPartRows, n);
+  float total[N] = {};
   if (i < D)
-    for (int64_t t = threadIdx.y; t < n; t += kRowLanes) total += load(dy[t] + i) * (load(x[t] + i) * r[t]);
-  part[threadIdx.y][threadIdx.x] = total;
+    for (int64_t t = begin + warp; t < end; t += kWarps) {
+      float d[N], v[N];
+      load_n<N>(dy[t] + i, d);
+      load_n<N>(x[t] + i, v);
+      const float rt = r[t];
+#pragma unroll
+      for (int j = 0; j < N; ++j) total[j] += d[j] * (v[j] * rt);
+    }
+#pragma unroll
+  for (int j = 0; j < N; ++j) sums[warp][lane * N + j] = total[j];
   __syncthreads();
-  if (threadIdx.y > 0 || i >= D) return;
-  total = 0;
-  for (int l = 0; l < kRowLanes; ++l) total += part[l][threadIdx.x];
-  dw[i] += total;
+  const int c = static_cast<int>(threadIdx.x);
+  if (c >= 32 * N || first + c >= D) return;
+  float sum = 0;
+  for (int w = 0; w < kWarps; ++w) sum += sums[w][c];
+  part[blockIdx.y * D + first + c] = sum;
+}
+
+/// dw += the sums of all parts.
+__global__ void add_parts(float* dw, const float* part, int64_t parts, int64_t D) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= D) return;
+  float sum = 0;
+#pragma unroll 8
+  for (int64_t p = 0; p < parts; ++p) sum += part[p * D + i];
+  dw[i] += sum;
 }
 
 template <class T>
@@ -96,9 +118,17 @@ void backward_input_as(cudaStream_t s, const Tensor& dx, const Tensor& dy, const
 }
 
 template <class T>
-void backward_weight_as(cudaStream_t s, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& r) {
-  backward_weight<<<blocks(x.cols(), kColumns), dim3(kColumns, kRowLanes), 0, s>>>(
-      dw.f32(), rows<const T>(dy), rows<const T>(x), r.f32(), x.rows(), x.cols());
+void backward_weight_as(Queue& queue, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& r) {
+  const int64_t n = x.rows(), D = x.cols();
+  const unsigned parts = blocks(n, kPartRows);
+  float* part = static_cast<float*>(queue.scratch(parts * static_cast<size_t>(D) * sizeof(float)));
+  const auto launch = [&](auto kernel, int64_t columns) {
+    kernel<<<dim3(blocks(D, columns), parts), 32 * kWarps, 0, queue.stream()>>>(part, rows<const T>(dy),
+                                                                                rows<const T>(x), r.f32(), n, D);
+  };
+  are_vectors(dy, x) ? launch(backward_weight<kVector, T>, 32 * kVector) : launch(backward_weight<1, T>, 32);
+  constexpr unsigned kThreads = 64;
+  add_parts<<<blocks(D, kThreads), kThreads, 0, queue.stream()>>>(dw.f32(), part, parts, D);
 }
 
 }  // namespace
@@ -120,9 +150,8 @@ void rmsnorm_backward_input(Stream& s, Tensor dx, const Tensor& dy, const Tensor
 
 void rmsnorm_backward_weight(Stream& s, Tensor dw, const Tensor& dy, const Tensor& x, const Tensor& r) {
   if (x.size() == 0) return;
-  const cudaStream_t stream = s.queue().stream();
-  x.dtype == DType::f32 ? backward_weight_as<float>(stream, dw, dy, x, r)
-                        : backward_weight_as<half_t>(stream, dw, dy, x, r);
+  x.dtype == DType::f32 ? backward_weight_as<float>(s.queue(), dw, dy, x, r)
+                        : backward_weight_as<half_t>(s.queue(), dw, dy, x, r);
   check_launch("rmsnorm_backward_weight");
 }
 

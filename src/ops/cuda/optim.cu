@@ -3,7 +3,7 @@
 #include <cmath>
 #include <vector>
 
-#include "ops/cuda/kernel.cuh"
+#include "ops/cuda/fp8.cuh"
 
 namespace sluice::cuda {
 namespace {
@@ -36,10 +36,12 @@ constexpr int kPerBlock = 16 * kThreads;  // elements of one tensor that a block
 struct Entry {
   float* w;
   void *m, *v;
-  const float* g;
+  float* g;
   void* working;  // null: none
-  int64_t n, first_block;
-  bool working_is_f32, decays;
+  float* scales;  // of working weights in FP8
+  int64_t n, cols, first_block;
+  Format format;  // of the working weights
+  bool decays, keeps_g, is_vector;
 };
 
 /// The entry that this block works for: the last one whose first block is not beyond it. All threads call.
@@ -53,26 +55,87 @@ __device__ const E& entry_of_block(const E* entries, int64_t count) {
   return entries[low];
 }
 
-template <class T>
-__global__ void adamw(const Entry* entries, int64_t count, Factors c) {
-  const Entry& t = entry_of_block(entries, count);
-  const int64_t begin = (blockIdx.x - t.first_block) * kPerBlock, end = min(begin + kPerBlock, t.n);
-  T *m = static_cast<T*>(t.m), *v = static_cast<T*>(t.v);
+/// N neighbouring elements from element `i` on: all but the working weights. w: the new weights.
+template <int N, class T>
+__device__ void update(float (&w)[N], const Entry& t, int64_t i, const Factors& c) {
+  float g[N], m[N], v[N];
   const float keep = t.decays ? c.keep : 1.0f;
-  for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    const float gradient = t.g[i] * c.grad_scale;
-    const float m1 = c.rest1 * gradient + c.beta1 * load(m + i);
-    const float v1 = c.rest2 * (gradient * gradient) + c.beta2 * load(v + i);
-    const float w1 = keep * t.w[i] - c.lr * (m1 / (sqrtf(v1) * c.root2 + c.eps));
-    store(m + i, m1);
-    store(v + i, v1);
-    t.w[i] = w1;
-    if (!t.working) continue;
-    if (t.working_is_f32)
-      static_cast<float*>(t.working)[i] = w1;
-    else
-      store(static_cast<half_t*>(t.working) + i, w1);
+  load_n<N>(t.g + i, g);
+  load_n<N>(static_cast<const T*>(t.m) + i, m);
+  load_n<N>(static_cast<const T*>(t.v) + i, v);
+  load_n<N>(static_cast<const float*>(t.w) + i, w);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    // Which of these are fused is written down, so that it does not depend on what the compiler does around them.
+    const float gradient = __fmul_rn(g[j], c.grad_scale);
+    m[j] = fmaf(c.beta1, m[j], __fmul_rn(c.rest1, gradient));
+    v[j] = fmaf(c.beta2, v[j], __fmul_rn(c.rest2, __fmul_rn(gradient, gradient)));
+    w[j] = fmaf(-c.lr, m[j] / fmaf(sqrtf(v[j]), c.root2, c.eps), __fmul_rn(keep, w[j]));
+    g[j] = 0;
   }
+  store_n<N>(static_cast<T*>(t.m) + i, m);
+  store_n<N>(static_cast<T*>(t.v) + i, v);
+  store_n<N>(t.w + i, w);
+  if (!t.keeps_g) store_n<N>(t.g + i, g);
+}
+
+/// kPerBlock elements in a row.
+template <int N, class T>
+__device__ void update_range(const Entry& t, int64_t block, const Factors& c) {
+  const int64_t begin = block * kPerBlock, end = min(begin + kPerBlock, t.n);
+  const auto some = [&]<int M>(int64_t i) {
+    float w[M];
+    update<M, T>(w, t, i, c);
+    if (!t.working) return;
+    if (t.format == Format::f32)
+      store_n<M>(static_cast<float*>(t.working) + i, w);
+    else
+      store_n<M>(static_cast<half_t*>(t.working) + i, w);
+  };
+  const int64_t whole = begin + (end - begin) / N * N;
+  for (int64_t i = begin + threadIdx.x * N; i < whole; i += kThreads * N) some.template operator()<N>(i);
+  for (int64_t i = whole + threadIdx.x; i < end; i += kThreads) some.template operator()<1>(i);
+}
+
+/// 128 x 128 elements that have a scale in common as FP8 working weights; a thread takes N neighbours of every
+/// (kThreads / (128 / N))th row.
+template <int N, class T>
+__device__ void update_block(const Entry& t, int64_t block, const Factors& c) {
+  constexpr int kPerRow = kGroup / N, kRows = kThreads / kPerRow, kTurns = kGroup / kRows;
+  const int64_t scale_cols = (t.cols + kGroup - 1) / kGroup, num_rows = t.n / t.cols;
+  const int64_t col = block % scale_cols * kGroup + threadIdx.x % kPerRow * N;
+  const int64_t row = block / scale_cols * kGroup + threadIdx.x / kPerRow;
+  const auto exists = [&](int turn) { return col < t.cols && row + turn * kRows < num_rows; };
+  float w[kTurns][N], amax = 0;
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    if (!exists(turn)) continue;
+    update<N, T>(w[turn], t, (row + turn * kRows) * t.cols + col, c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) amax = larger_magnitude(amax, w[turn][j]);
+  }
+  const float scale = group_scale(block_max(amax), false);
+  if (threadIdx.x == 0) t.scales[block] = scale;
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    if (!exists(turn)) continue;
+    uint8_t* code = static_cast<uint8_t*>(t.working) + (row + turn * kRows) * t.cols + col;
+    divide(w[turn], scale, false);
+    if constexpr (N == 1)
+      *code = encode(w[turn][0]);
+    else
+      *reinterpret_cast<uint2*>(code) = encode_8(w[turn]);
+  }
+}
+
+template <class T>
+__global__ __launch_bounds__(kThreads, 2) void adamw(const Entry* entries, int64_t count, Factors c) {
+  const Entry& t = entry_of_block(entries, count);
+  const int64_t block = blockIdx.x - t.first_block;
+  if (t.format == Format::fp8_128)
+    t.is_vector ? update_block<kVector, T>(t, block, c) : update_block<1, T>(t, block, c);
+  else
+    t.is_vector ? update_range<kVector, T>(t, block, c) : update_range<1, T>(t, block, c);
 }
 
 constexpr int64_t kPiece = 16384;
@@ -99,6 +162,15 @@ __global__ void add_pieces(double* sum, const double* part, int64_t pieces) {
   if (threadIdx.x == 0) *sum += total;
 }
 
+Entry entry_of(const AdamWTensor& t, int64_t first_block) {
+  const auto is_aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  const bool is_fp8 = t.working && t.working.format == Format::fp8_128;
+  const bool is_vector = is_aligned(t.w.data) && is_aligned(t.m.data) && is_aligned(t.v.data) && is_aligned(t.g.data) &&
+                         is_aligned(t.working.data) && (!is_fp8 || t.working.cols % kVector == 0);
+  return {t.w.f32(),  t.m.data,    t.v.data,         t.g.f32(), t.working.data, t.working.scales, t.w.size(),
+          t.w.cols(), first_block, t.working.format, t.decays,  t.keeps_g,      is_vector};
+}
+
 /// Queues a copy of `entries` to the GPU.
 template <class E>
 void upload_entries(cudaStream_t s, E* to, const std::vector<E>& entries) {
@@ -119,9 +191,9 @@ void adamw_step(Stream& s, std::span<const AdamWTensor> tensors, const AdamW& co
   for (const AdamWTensor& t : tensors) {
     const int64_t n = t.w.size();
     if (n == 0) continue;
-    entries.push_back({t.w.f32(), t.m.data, t.v.data, t.g.f32(), t.working ? t.working.data : nullptr, n, total,
-                       t.working.dtype == DType::f32, t.decays});
-    total += blocks(n, kPerBlock);
+    entries.push_back(entry_of(t, total));
+    total += entries.back().format == Format::fp8_128 ? t.working.scale_rows() * t.working.scale_cols()
+                                                      : static_cast<int64_t>(blocks(n, kPerBlock));
   }
   if (entries.empty()) return;
   const cudaStream_t stream = s.queue().stream();

@@ -6,50 +6,93 @@
 namespace sluice::cuda {
 namespace {
 
-// A warp takes one group of a row, four neighbouring elements a lane.
-constexpr int kWarps = 8, kPerLane = 4;
-
-template <class T>
-__global__ void quantize_row_groups(Codes out, Rows<const T> x, int64_t n, int64_t K, bool power_of_two) {
-  const int64_t scale_cols = (K + kGroup - 1) / kGroup;
-  const int64_t group = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (group >= n * scale_cols) return;
-  const int64_t row = group / scale_cols, col = group % scale_cols * kGroup + threadIdx.x % 32 * kPerLane;
-  float v[kPerLane], amax = 0;
-  for (int i = 0; i < kPerLane; ++i) {
-    v[i] = col + i < K ? load(x[row] + col + i) : 0.0f;
-    amax = larger_magnitude(amax, v[i]);
+/// Eight elements from column `col` on, 0 beyond the last; kIsVector: at an address that is a multiple of 16 bytes,
+/// eight or none of which exist.
+template <bool kIsVector, class T>
+__device__ void load_8(float (&v)[8], const T* row, int64_t col, int64_t cols) {
+  if constexpr (kIsVector) {
+    if (col < cols) return load_n<8>(row + col, v);
+#pragma unroll
+    for (float& x : v) x = 0;
+  } else {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] = col + j < cols ? load(row + col + j) : 0.0f;
   }
-  const float scale = group_scale(warp_max(amax), power_of_two);
-  for (int i = 0; i < kPerLane; ++i)
-    if (col + i < K) out.code[row * K + col + i] = encode(v[i] / scale);
-  if (threadIdx.x % 32 == 0) out.scale[group] = scale;
 }
 
-constexpr int kColumns = 32, kRowLanes = 8;
+/// The scale of a group of a row that 16 neighbouring threads have, eight elements each. The whole warp calls.
+__device__ float row_scale(const float (&v)[8], bool power_of_two) {
+  float amax = 0;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) amax = larger_magnitude(amax, v[j]);
+#pragma unroll
+  for (int o = 8; o > 0; o /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, o));
+  return group_scale(amax, power_of_two);
+}
 
-/// First and last row of the tile with scales in row `tile` of the scales, and whether there is one.
+template <bool kIsVector, class T>
+__global__ void quantize_row_groups(Codes out, Rows<const T> x, int64_t n, int64_t K, bool power_of_two) {
+  const int64_t row = launch_row(), scale_cols = (K + kGroup - 1) / kGroup;
+  if (row >= n) return;
+  for (int64_t begin = 0; begin < K; begin += blockDim.x * 8) {
+    const int64_t col = begin + threadIdx.x * 8;
+    float v[8];
+    load_8<kIsVector>(v, x[row], col, K);
+    const float scale = row_scale(v, power_of_two);
+    divide(v, scale, power_of_two);
+    if (col < K && threadIdx.x % 16 == 0) out.scale[row * scale_cols + col / kGroup] = scale;
+    uint8_t* code = out.code + row * K + col;
+    if constexpr (kIsVector) {
+      if (col < K) *reinterpret_cast<uint2*>(code) = encode_8(v);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+        if (col + j < K) code[j] = encode(v[j]);
+    }
+  }
+}
+
+struct TokenTiles {
+  const int32_t* offsets_E1;
+  int64_t E;
+};
+
+/// First and last row of the tile of this block, which has scales in row blockIdx.y of the scales; equal where there is
+/// none. All threads call.
 struct TileRows {
   int64_t begin, end;
 };
-__device__ TileRows tile_rows(int64_t tile, const int32_t* offsets_E1, int64_t E, int64_t n) {
-  if (!offsets_E1) return {tile * kGroup, min((tile + 1) * kGroup, n)};
-  for (int64_t e = 0; e < E; ++e) {
-    const int64_t first = offsets_E1[e] / kGroup + e, begin = offsets_E1[e] + (tile - first) * kGroup;
-    if (tile >= first && begin < offsets_E1[e + 1])
-      return {begin, min(begin + kGroup, static_cast<int64_t>(offsets_E1[e + 1]))};
-  }
-  return {0, 0};
+__device__ TileRows tile_rows(const TokenTiles& tiles, int64_t n) {
+  const int64_t tile = blockIdx.y;
+  if (!tiles.offsets_E1) return {tile * kGroup, min((tile + 1) * kGroup, n)};
+  __shared__ int expert;
+  if (threadIdx.x == 0) expert = -1;
+  __syncthreads();
+  const auto begin_in = [&](int64_t e) {
+    const int64_t begin = tiles.offsets_E1[e];
+    return begin + (tile - begin / kGroup - e) * kGroup;
+  };
+  for (int64_t e = threadIdx.x; e < tiles.E; e += blockDim.x)
+    if (begin_in(e) >= tiles.offsets_E1[e] && begin_in(e) < tiles.offsets_E1[e + 1]) expert = static_cast<int>(e);
+  __syncthreads();
+  if (expert < 0) return {0, 0};
+  return {begin_in(expert), min(begin_in(expert) + kGroup, static_cast<int64_t>(tiles.offsets_E1[expert + 1]))};
 }
+
+constexpr int kTileThreads = 512, kTileWarps = kTileThreads / 32, kTileRows = 4;  // rows of eight that a thread has
+constexpr int kTileWords = kGroup / 4;
+/// Codes of 128 columns, four rows to a word.
+using CodeTile = uint32_t[kGroup][kTileWords + 1];
 
 /// Where the codes of one tile go: rows of tokens, as the contract has them.
 struct TokenRows {
   uint8_t* code;
   int64_t K;
-  __device__ void store(const uint8_t (&tile)[kColumns][kGroup + 4], const TileRows& rows, int64_t col) const {
-    if (col + threadIdx.x >= K) return;
-    for (int64_t r = rows.begin + threadIdx.y; r < rows.end; r += kRowLanes)
-      code[r * K + col + threadIdx.x] = tile[threadIdx.x][r - rows.begin];
+  __device__ void store(const CodeTile& tile, const TileRows& rows, int64_t first) const {
+    const int64_t c = threadIdx.x % kGroup;
+    if (first + c >= K) return;
+    for (int64_t r = threadIdx.x / kGroup; r < rows.end - rows.begin; r += kTileThreads / kGroup)
+      code[(rows.begin + r) * K + first + c] = static_cast<uint8_t>(tile[c][r / 4] >> r % 4 * 8);
   }
 };
 
@@ -57,33 +100,58 @@ struct TokenRows {
 struct ColumnRows {
   uint8_t* code;
   int64_t K, tiles;
-  __device__ void store(const uint8_t (&tile)[kColumns][kGroup + 4], const TileRows&, int64_t col) const {
-    for (int c = static_cast<int>(threadIdx.y); c < kColumns && col + c < K; c += kRowLanes) {
-      uint32_t* out = reinterpret_cast<uint32_t*>(code + (col + c) * tiles * kGroup + blockIdx.y * kGroup);
-      out[threadIdx.x] = reinterpret_cast<const uint32_t*>(tile[c])[threadIdx.x];
+  __device__ void store(const CodeTile& tile, const TileRows&, int64_t first) const {
+    for (int c = static_cast<int>(threadIdx.x / 32); c < kGroup && first + c < K; c += kTileWarps) {
+      uint32_t* out = reinterpret_cast<uint32_t*>(code + (first + c) * tiles * kGroup + blockIdx.y * kGroup);
+      out[threadIdx.x % 32] = tile[c][threadIdx.x % 32];
     }
   }
 };
 
-// A block takes 32 columns of a tile.
-template <class Source, class Target>
-__global__ void quantize_column_groups(Target out, float* scales, Source x, int64_t n, int64_t K,
-                                       const int32_t* offsets_E1, int64_t E, bool power_of_two) {
-  __shared__ float part[kRowLanes][kColumns];
-  __shared__ __align__(4) uint8_t tile[kColumns][kGroup + 4];
-  const TileRows rows = tile_rows(blockIdx.y, offsets_E1, E, n);
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns, col = first + threadIdx.x;
+// A block takes 128 columns of a tile of 128 rows, a thread eight columns of four rows. kRetile: the values are first
+// rounded as codes of groups of their rows.
+template <bool kIsVector, bool kRetile, class T, class Target>
+__global__ __launch_bounds__(kTileThreads, 2) void quantize_column_groups(Target out, float* scales, Rows<const T> x,
+                                                                          int64_t n, int64_t K, TokenTiles tiles,
+                                                                          bool power_of_two) {
+  __shared__ CodeTile tile;
+  __shared__ float part[kTileWarps][kGroup], scale[kGroup];
+  const TileRows rows = tile_rows(tiles, n);
   if (rows.begin >= rows.end) return;
-  float amax = 0;
-  if (col < K)
-    for (int64_t r = rows.begin + threadIdx.y; r < rows.end; r += kRowLanes) amax = larger_magnitude(amax, x(r, col));
-  part[threadIdx.y][threadIdx.x] = amax;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kGroup;
+  const int c = static_cast<int>(threadIdx.x) % 16 * 8, r = static_cast<int>(threadIdx.x) / 16 * kTileRows;
+  float v[kTileRows][8], amax[8] = {};
+#pragma unroll
+  for (int i = 0; i < kTileRows; ++i) {
+    load_8<kIsVector>(v[i], x[rows.begin + r + i], first + c, rows.begin + r + i < rows.end ? K : 0);
+    if constexpr (kRetile) {
+      const float row = row_scale(v[i], true);
+      divide(v[i], row, true);
+#pragma unroll
+      for (float& value : v[i]) value = decode(encode(value)) * row;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) amax[j] = larger_magnitude(amax[j], v[i][j]);
+  }
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    amax[j] = fmaxf(amax[j], __shfl_xor_sync(~0u, amax[j], 16));
+    if (threadIdx.x % 32 < 16) part[threadIdx.x / 32][c + j] = amax[j];
+  }
   __syncthreads();
-  for (int l = 0; l < kRowLanes; ++l) amax = fmaxf(amax, part[l][threadIdx.x]);
-  const float scale = group_scale(amax, power_of_two);
-  for (int r = static_cast<int>(threadIdx.y); r < kGroup; r += kRowLanes)
-    tile[threadIdx.x][r] = col < K && rows.begin + r < rows.end ? encode(x(rows.begin + r, col) / scale) : 0;
-  if (threadIdx.y == 0 && col < K) scales[blockIdx.y * K + col] = scale;
+  if (threadIdx.x < kGroup) {
+    float most = 0;
+    for (int w = 0; w < kTileWarps; ++w) most = fmaxf(most, part[w][threadIdx.x]);
+    scale[threadIdx.x] = group_scale(most, power_of_two);
+    if (first + threadIdx.x < K) scales[blockIdx.y * K + first + threadIdx.x] = scale[threadIdx.x];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    float column[kTileRows] = {v[0][j], v[1][j], v[2][j], v[3][j]};
+    divide(column, scale[c + j], power_of_two);
+    tile[c + j][r / 4] = encode_2(column[0], column[1]) | encode_2(column[2], column[3]) << 16;
+  }
   __syncthreads();
   out.store(tile, rows, first);
 }
@@ -124,40 +192,43 @@ void dequantize_any(cudaStream_t s, const Tensor& x, const Codes& in, int64_t sc
   check_launch("dequantize");
 }
 
-void quantize_rows_any(cudaStream_t s, const Codes& out, const Tensor& x, bool power_of_two) {
+template <class T>
+void quantize_rows_as(cudaStream_t s, const Codes& out, const Tensor& x, bool power_of_two) {
   const int64_t n = x.rows(), K = x.cols();
-  if (x.size() == 0) return;
-  const unsigned grid = blocks(n * groups(K), kWarps);
-  if (x.dtype == DType::f32)
-    quantize_row_groups<<<grid, 32 * kWarps, 0, s>>>(out, rows<const float>(x), n, K, power_of_two);
+  const RowLaunch l(n, (K + 7) / 8);
+  if (is_vector(x) && reinterpret_cast<uintptr_t>(out.code) % 8 == 0)
+    quantize_row_groups<true><<<l.grid, l.block, 0, s>>>(out, rows<const T>(x), n, K, power_of_two);
   else
-    quantize_row_groups<<<grid, 32 * kWarps, 0, s>>>(out, rows<const half_t>(x), n, K, power_of_two);
+    quantize_row_groups<false><<<l.grid, l.block, 0, s>>>(out, rows<const T>(x), n, K, power_of_two);
+}
+
+void quantize_rows_any(cudaStream_t s, const Codes& out, const Tensor& x, bool power_of_two) {
+  if (x.size() == 0) return;
+  x.dtype == DType::f32 ? quantize_rows_as<float>(s, out, x, power_of_two)
+                        : quantize_rows_as<half_t>(s, out, x, power_of_two);
   check_launch("quantize_rows");
 }
 
-struct TokenTiles {
-  const int32_t* offsets_E1;
-  int64_t E;
-};
-
-template <class Source, class Target>
-void quantize_columns_as(cudaStream_t s, const Target& out, float* scales, const Source& x, int64_t n, int64_t K,
-                         TokenTiles tiles, bool power_of_two) {
-  if (n == 0 || K == 0) return;
-  const dim3 grid(blocks(K, kColumns), static_cast<unsigned>(column_scale_rows(n, tiles.E)));
-  quantize_column_groups<<<grid, dim3(kColumns, kRowLanes), 0, s>>>(out, scales, x, n, K, tiles.offsets_E1, tiles.E,
-                                                                    power_of_two);
-  check_launch("quantize_columns");
+template <bool kRetile, class T, class Target>
+void quantize_columns_as(cudaStream_t s, const Target& out, float* scales, const Tensor& x, TokenTiles tiles,
+                         bool power_of_two) {
+  const int64_t n = x.rows(), K = x.cols();
+  const dim3 grid(blocks(K, kGroup), static_cast<unsigned>(column_scale_rows(n, tiles.E)));
+  if (is_vector(x))
+    quantize_column_groups<true, kRetile>
+        <<<grid, kTileThreads, 0, s>>>(out, scales, rows<const T>(x), n, K, tiles, power_of_two);
+  else
+    quantize_column_groups<false, kRetile>
+        <<<grid, kTileThreads, 0, s>>>(out, scales, rows<const T>(x), n, K, tiles, power_of_two);
 }
 
-template <class Target>
+template <bool kRetile, class Target>
 void quantize_columns_any(cudaStream_t s, const Target& out, float* scales, const Tensor& x, TokenTiles tiles,
                           bool power_of_two) {
-  const int64_t n = x.rows(), K = x.cols();
-  if (x.dtype == DType::f32)
-    quantize_columns_as(s, out, scales, Values<float>{rows<const float>(x)}, n, K, tiles, power_of_two);
-  else
-    quantize_columns_as(s, out, scales, Values<half_t>{rows<const half_t>(x)}, n, K, tiles, power_of_two);
+  if (x.size() == 0) return;
+  x.dtype == DType::f32 ? quantize_columns_as<kRetile, float>(s, out, scales, x, tiles, power_of_two)
+                        : quantize_columns_as<kRetile, half_t>(s, out, scales, x, tiles, power_of_two);
+  check_launch("quantize_columns");
 }
 
 constexpr int kWords = kGroup / 4;
@@ -202,15 +273,11 @@ __global__ void transpose_code_blocks(uint8_t* out, int64_t ld, const __grid_con
 
 void fp8_rows(cudaStream_t s, const Codes& out, const Tensor& x) { quantize_rows_any(s, out, x, true); }
 
-void fp8_columns(cudaStream_t s, const Codes& out, const Tensor& x, const int32_t* offsets_E1, int64_t E) {
+void fp8_columns(cudaStream_t s, const Codes& out, const Tensor& x, const int32_t* offsets_E1, int64_t E,
+                 Retile retile) {
   const ColumnRows codes{out.code, x.cols(), column_scale_rows(x.rows(), E)};
-  quantize_columns_any(s, codes, out.scale, x, {offsets_E1, E}, true);
-}
-
-void fp8_columns(cudaStream_t s, const Codes& out, const Codes& x, int64_t T, int64_t K, const int32_t* offsets_E1,
-                 int64_t E) {
-  const ColumnRows codes{out.code, K, column_scale_rows(T, E)};
-  quantize_columns_as(s, codes, out.scale, CodedValues{x.code, x.scale, K, groups(K)}, T, K, {offsets_E1, E}, true);
+  retile == Retile::yes ? quantize_columns_any<true>(s, codes, out.scale, x, {offsets_E1, E}, true)
+                        : quantize_columns_any<false>(s, codes, out.scale, x, {offsets_E1, E}, true);
 }
 
 void transpose_codes(cudaStream_t s, uint8_t* out, int64_t ld, const Bank& bank, int64_t count, int64_t rows,
@@ -248,7 +315,7 @@ void dequantize_rows(Stream& s, Tensor x_TK, const Tensor& code_TK, const Tensor
 
 void quantize_columns(Stream& s, Tensor code_TK, Tensor scale, const Tensor& x_TK, bool power_of_two) {
   const TokenRows codes{code_TK.ptr<uint8_t>(), x_TK.cols()};
-  quantize_columns_any(s.queue().stream(), codes, scale.f32(), x_TK, {nullptr, 1}, power_of_two);
+  quantize_columns_any<false>(s.queue().stream(), codes, scale.f32(), x_TK, {nullptr, 1}, power_of_two);
 }
 
 }  // namespace sluice::cuda

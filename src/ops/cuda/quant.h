@@ -22,10 +22,10 @@ inline int64_t column_scale_rows(int64_t T, int64_t E) { return T / 128 + E; }
 /// are row offsets_E1[e] / 128 + e + i of `out.scale`, their codes columns 128 times that on of `out.code`
 /// (K, 128 column_scale_rows(T, E)), which has tokens along its rows; the rest of an expert's last tile is zero.
 /// `offsets_E1` null: one expert, all rows. Powers of two.
-void fp8_columns(cudaStream_t s, const Codes& out, const Tensor& x, const int32_t* offsets_E1, int64_t E);
-/// The same of values that are rows of codes, as fp8_rows makes them.
-void fp8_columns(cudaStream_t s, const Codes& out, const Codes& x, int64_t T, int64_t K, const int32_t* offsets_E1,
-                 int64_t E);
+/// Retile: of what fp8_rows makes of the values.
+enum class Retile : uint8_t { no, yes };
+void fp8_columns(cudaStream_t s, const Codes& out, const Tensor& x, const int32_t* offsets_E1, int64_t E,
+                 Retile retile);
 
 /// The codes of matrices (rows, cols) transposed: one after the other, each (cols, ld); `ld` >= rows.
 void transpose_codes(cudaStream_t s, uint8_t* out, int64_t ld, const Bank& bank, int64_t count, int64_t rows,

@@ -5,62 +5,63 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
 __device__ float sigmoid(float z) { return 1.0f / (1.0f + expf(-z)); }
 
 template <int N, class T>
-__global__ void forward(T* h, const T* g, const T* u, int64_t n) {
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
-  if (i >= n) return;
-  float z[N], up[N];
-  load_n<N>(g + i, z);
-  load_n<N>(u + i, up);
+__global__ void forward(Rows<T> h, Rows<const T> g, Rows<const T> u, int64_t n, int64_t cols) {
+  const int64_t row = launch_row();
+  if (row >= n) return;
+  for (int64_t i = threadIdx.x * N; i < cols; i += blockDim.x * N) {
+    float z[N], up[N];
+    load_n<N>(g[row] + i, z);
+    load_n<N>(u[row] + i, up);
 #pragma unroll
-  for (int j = 0; j < N; ++j) z[j] = z[j] * sigmoid(z[j]) * up[j];
-  store_n<N>(h + i, z);
+    for (int j = 0; j < N; ++j) z[j] = z[j] * sigmoid(z[j]) * up[j];
+    store_n<N>(h[row] + i, z);
+  }
 }
 
 template <int N, class T>
-__global__ void backward(T* dg, T* du, const T* dh, const T* g, const T* u, int64_t n) {
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
-  if (i >= n) return;
-  float d[N], z[N], up[N];
-  load_n<N>(dh + i, d);
-  load_n<N>(g + i, z);
-  load_n<N>(u + i, up);
+__global__ void backward(Rows<T> dg, Rows<T> du, Rows<const T> dh, Rows<const T> g, Rows<const T> u, int64_t n,
+                         int64_t cols) {
+  const int64_t row = launch_row();
+  if (row >= n) return;
+  for (int64_t i = threadIdx.x * N; i < cols; i += blockDim.x * N) {
+    float d[N], z[N], up[N];
+    load_n<N>(dh[row] + i, d);
+    load_n<N>(g[row] + i, z);
+    load_n<N>(u[row] + i, up);
 #pragma unroll
-  for (int j = 0; j < N; ++j) {
-    const float sig = sigmoid(z[j]);
-    up[j] = d[j] * up[j] * (sig * (1.0f + z[j] * (1.0f - sig)));
-    d[j] *= z[j] * sig;
+    for (int j = 0; j < N; ++j) {
+      const float sig = sigmoid(z[j]);
+      up[j] = d[j] * up[j] * (sig * (1.0f + z[j] * (1.0f - sig)));
+      d[j] *= z[j] * sig;
+    }
+    store_n<N>(dg[row] + i, up);
+    store_n<N>(du[row] + i, d);
   }
-  store_n<N>(dg + i, up);
-  store_n<N>(du + i, d);
 }
-
-/// A packed tensor as one row.
-Tensor flat(const Tensor& t) { return Tensor(t.data, t.dtype, {t.size()}); }
 
 template <class T>
 void forward_as(cudaStream_t s, const Tensor& h, const Tensor& g, const Tensor& u) {
-  const int64_t n = g.size();
-  if (are_vectors(flat(h), flat(g), flat(u)))
-    forward<kVector><<<blocks(n / kVector, kThreads), kThreads, 0, s>>>(h.ptr<T>(), g.ptr<T>(), u.ptr<T>(), n);
-  else
-    forward<1><<<blocks(n, kThreads), kThreads, 0, s>>>(h.ptr<T>(), g.ptr<T>(), u.ptr<T>(), n);
+  const int64_t n = g.rows(), cols = g.cols();
+  const auto launch = [&](auto kernel, int64_t at_once) {
+    const RowLaunch l(n, cols / at_once);
+    kernel<<<l.grid, l.block, 0, s>>>(rows<T>(h), rows<const T>(g), rows<const T>(u), n, cols);
+  };
+  are_vectors(h, g, u) ? launch(forward<kVector, T>, kVector) : launch(forward<1, T>, 1);
 }
 
 template <class T>
 void backward_as(cudaStream_t s, const Tensor& dg, const Tensor& du, const Tensor& dh, const Tensor& g,
                  const Tensor& u) {
-  const int64_t n = g.size();
-  if (are_vectors(flat(dg), flat(du), flat(dh), flat(g), flat(u)))
-    backward<kVector><<<blocks(n / kVector, kThreads), kThreads, 0, s>>>(dg.ptr<T>(), du.ptr<T>(), dh.ptr<T>(),
-                                                                         g.ptr<T>(), u.ptr<T>(), n);
-  else
-    backward<1>
-        <<<blocks(n, kThreads), kThreads, 0, s>>>(dg.ptr<T>(), du.ptr<T>(), dh.ptr<T>(), g.ptr<T>(), u.ptr<T>(), n);
+  const int64_t n = g.rows(), cols = g.cols();
+  const auto launch = [&](auto kernel, int64_t at_once) {
+    const RowLaunch l(n, cols / at_once);
+    kernel<<<l.grid, l.block, 0, s>>>(rows<T>(dg), rows<T>(du), rows<const T>(dh), rows<const T>(g), rows<const T>(u),
+                                      n, cols);
+  };
+  are_vectors(dg, du, dh, g, u) ? launch(backward<kVector, T>, kVector) : launch(backward<1, T>, 1);
 }
 
 }  // namespace

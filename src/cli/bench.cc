@@ -35,6 +35,7 @@ void add_bench_command(CLI::App& app) {
   add_bench_kernel_commands(*bench);
   add_bench_slice_command(*bench);
   add_bench_inference_commands(*bench);
+  add_bench_latent_command(*bench);
   add_bench_draft_command(*bench);
   add_bench_serve_command(*bench);
 }

@@ -10,6 +10,7 @@ void add_bench_train_command(CLI::App& bench);
 void add_bench_kernel_commands(CLI::App& bench);
 void add_bench_slice_command(CLI::App& bench);
 void add_bench_inference_commands(CLI::App& bench);
+void add_bench_latent_command(CLI::App& bench);
 void add_bench_draft_command(CLI::App& bench);
 void add_bench_serve_command(CLI::App& bench);
 

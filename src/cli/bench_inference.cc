@@ -33,21 +33,35 @@ class Sequences {
   void feed_prompts(int64_t tokens) {
     for (auto& s : sessions_) s->feed(random_ids(tokens), 1);
   }
-  /// One more token for every sequence.
+  /// One more token for every sequence: drawn from the model where that is a GPU's work, else a random one.
   void step() {
-    ids_.clear();
-    for (size_t i = 0; i < sessions_.size(); ++i) ids_.push_back(random_id());
+    if (ids_.empty() || !engine_.is_on_gpu()) {
+      ids_.clear();
+      for (size_t i = 0; i < sessions_.size(); ++i) ids_.push_back(random_id());
+    }
     std::vector<BatchItem> items;
     for (size_t i = 0; i < sessions_.size(); ++i) items.push_back({sessions_[i].get(), std::span(&ids_[i], 1)});
     const size_t most = static_cast<size_t>(engine_.pass_rows());
-    for (size_t i = 0; i < items.size(); i += most)
-      feed_batch(engine_, std::span(items).subspan(i, std::min(most, items.size() - i)), logits_);
+    for (size_t i = 0; i < items.size(); i += most) {
+      const std::span<const BatchItem> part = std::span(items).subspan(i, std::min(most, items.size() - i));
+      engine_.is_on_gpu() ? draw(part, i) : feed_batch(engine_, part, logits_);
+    }
   }
   void rewind() {
     for (auto& s : sessions_) s->truncate(depth_);
   }
 
  private:
+  /// The next ids of neighbouring sequences, the first of which is number `first`.
+  void draw(std::span<const BatchItem> items, size_t first) {
+    std::vector<Draw> draws;
+    for (size_t i = 0; i < items.size(); ++i)
+      draws.push_back(
+          {1, engine_.config().vocab_size, Rng(first + i, static_cast<uint64_t>(items[i].session->length()))});
+    std::vector<int32_t> next(items.size());
+    feed_batch(engine_, items, draws, next);
+    std::copy(next.begin(), next.end(), ids_.begin() + static_cast<int64_t>(first));
+  }
   int32_t random_id() { return static_cast<int32_t>(rng_.below(static_cast<uint64_t>(engine_.config().vocab_size))); }
   std::vector<int32_t> random_ids(int64_t n) {
     std::vector<int32_t> ids;

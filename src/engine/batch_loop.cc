@@ -308,8 +308,25 @@ std::vector<int32_t> BatchLoop::drafts(Text& text) {
 void BatchLoop::run() {
   std::vector<BatchItem> items;
   for (const Part& p : parts_) items.push_back({&p.text->session(), p.ids, p.kind, p.rows});
+  if (draw_on_gpu(items)) return;
   feed_batch(engine_, items, logits_);
   choose();
+}
+
+/// The whole pass where a GPU can draw all of its tokens; else false.
+bool BatchLoop::draw_on_gpu(std::span<const BatchItem> items) {
+  if (!engine_.is_on_gpu()) return false;
+  std::vector<Draw> draws;
+  for (const Part& p : parts_) {
+    const auto draw = p.text->plain_draw();
+    if (!draw || p.kind != RowKind::text || p.ids.size() != 1 || p.rows != 1) return false;
+    if (!draws.empty() && draw->limit != draws[0].limit) return false;
+    draws.push_back(*draw);
+  }
+  std::vector<int32_t> ids(draws.size());
+  feed_batch(engine_, items, draws, ids);
+  for (size_t i = 0; i < ids.size(); ++i) parts_[i].text->take_drawn(ids[i], parts_[i].begin);
+  return true;
 }
 
 /// The next tokens of all texts, each by a task of its own: to choose reads all of the vocabulary.

@@ -76,6 +76,7 @@ class BatchLoop {
   int64_t module_begin(const Text& text) const;
 
   void run();
+  bool draw_on_gpu(std::span<const BatchItem> items);
   void choose();
   void account(double seconds);
   void deliver();

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "base/transfer.h"
@@ -8,6 +9,7 @@
 #include "ops/block_quant.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
+#include "ops/sample.h"
 
 namespace sluice {
 namespace {
@@ -61,6 +63,7 @@ Engine::Engine(Stream& s, const Model& model, const EngineOptions& options, Stre
       model_(model),
       context_(checked_context(model.config, options.context)),
       draft_vocab_(draft_vocab_of(model.config)),
+      pass_rows_(gpu ? kGpuPassRows : kPassRows),
       gpu_weights_(weights_on_gpu(gpu, model, options)),
       projector_(gpu ? Projector(gpu->device()) : Projector(total_packed_bytes(model.weights))),
       norms_(norm_bytes(model.config, model.weights.mtp.size()), s_.device()),
@@ -74,6 +77,10 @@ Engine::Engine(Stream& s, const Model& model, const EngineOptions& options, Stre
   for (const BlockWeights& b : w.layers) blocks_.push_back(make_infer_block(b, as_f32));
   final_norm_ = as_f32(w.norm);
   if (!w.mtp.empty()) mtp_ = make_infer_mtp(w.mtp.front(), as_f32);
+  if (gpu_weights_) {
+    for (InferBlock& b : blocks_) b.heads = gpu_weights_->heads(*b.w);
+    if (mtp_) mtp_->block.heads = gpu_weights_->heads(*mtp_->block.w);
+  }
   if (options.memory > 0) bound_memory(options);
   workspace_ = Arena(pass_bytes(model.config, w, context_, pass_rows_, s_.device()), s_.device());
 }
@@ -131,9 +138,13 @@ void Engine::fill_rope(int64_t rows) {
   upload(s_, table, host);
 }
 
-/// Ids (T), positions (T), sequences (T) and pages (S, most pages), one after another.
-Tensor Engine::fill_tables(Arena& a, std::span<const PassRows> parts, int64_t rows, int64_t most_pages) {
-  const int64_t size = 3 * rows + static_cast<int64_t>(parts.size()) * most_pages;
+/// Ids (T), positions (T), sequences (T), pages (S, most pages) and keys, one after another.
+Tensor Engine::fill_tables(Arena& a, std::span<const PassRows> parts, std::span<const DrawKey> keys,
+                           int64_t most_pages) {
+  int64_t rows = 0;
+  for (const PassRows& p : parts) rows += static_cast<int64_t>(p.ids.size());
+  const int64_t num_pages = static_cast<int64_t>(parts.size()) * most_pages;
+  const int64_t size = 3 * rows + num_pages + 3 * static_cast<int64_t>(keys.size());
   tables_.assign(static_cast<size_t>(size), 0);
   int32_t *id = tables_.data(), *position = id + rows, *sequence = position + rows, *pages = sequence + rows;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -147,17 +158,18 @@ Tensor Engine::fill_tables(Arena& a, std::span<const PassRows> parts, int64_t ro
     sequence = std::fill_n(sequence, p.ids.size(), static_cast<int32_t>(i));
     std::copy(p.pages.begin(), p.pages.end(), pages + static_cast<int64_t>(i) * most_pages);
   }
+  if (!keys.empty()) std::memcpy(pages + num_pages, keys.data(), keys.size_bytes());
   const Tensor tables = a.alloc(DType::i32, {size});
   upload(s_, tables, Tensor(tables_.data(), DType::i32, {size}));
   return tables;
 }
 
-Engine::Inputs Engine::inputs(Arena& a, std::span<const PassRows> parts, int64_t rows) {
+Engine::Inputs Engine::inputs(Arena& a, std::span<const PassRows> parts, int64_t rows, std::span<const DrawKey> keys) {
   check(rows >= 1 && rows <= pass_rows_, "Engine: expected 1 to pass_rows() rows");
   int64_t most_pages = 0, row = 0, text_rows = 0, text_keys = 0;
   for (const PassRows& p : parts) most_pages = std::max(most_pages, static_cast<int64_t>(p.pages.size()));
   if (gpu_) most_pages = (most_pages + kGpuPageStep - 1) / kGpuPageStep * kGpuPageStep;
-  const Tensor tables = fill_tables(a, parts, rows, most_pages);
+  const Tensor tables = fill_tables(a, parts, keys, most_pages);
   const auto part_of = [&](int64_t begin, std::initializer_list<int64_t> dims) {
     return Tensor(tables.at(0, begin), DType::i32, dims);
   };
@@ -182,7 +194,8 @@ Engine::Inputs Engine::inputs(Arena& a, std::span<const PassRows> parts, int64_t
                            part_of(3 * rows, {static_cast<int64_t>(parts.size()), most_pages})};
   return {{&config(), latent_shape(config()), router_config(config()), places, text_rows, text_keys, prompts_,
            rope_table_, &projector_, &pass_observer_, ranks_},
-          part_of(0, {rows})};
+          part_of(0, {rows}),
+          keys.empty() ? Tensor() : part_of(tables.size() - 3 * rows, {rows, 3})};
 }
 
 Tensor Engine::embed(Arena& a, const Inputs& in) {
@@ -223,21 +236,70 @@ void Engine::run_blocks(const Tensor& out_TD, const Inputs& in) {
   infer_norm(s_, workspace_, out_TD, h_TD, final_norm_, static_cast<float>(config().rms_norm_eps));
 }
 
-void Engine::forward(Tensor hidden_TD, std::span<const PassRows> parts) {
+void Engine::forward(Tensor hidden_TD, std::span<const PassRows> parts, int64_t wanted) {
   const ArenaMark mark(workspace_);
   if (choices_) choices_->clear();
   const Tensor out_TD = place_on_device(workspace_, hidden_TD);
   const Inputs in = inputs(workspace_, parts, hidden_TD.rows());
-  if (gpu_ && prompts_.empty()) {
-    const bool is_observed = static_cast<bool>(pass_observer_);
-    const Tensor& pages_SP = in.pass.places.pages_SP;
-    const bool is_called = recorded_.run(s_, {hidden_TD.rows(), pages_SP.rows(), pages_SP.cols(), is_observed},
-                                         projector_, [&] { run_blocks(out_TD, in); });
-    if (is_observed && !is_called) choices_->add_recorded(hidden_TD.rows());
-  } else {
-    run_blocks(out_TD, in);
+  const auto queue_ops = [&] { run_blocks(out_TD, in); };
+  gpu_&& prompts_.empty() ? run_recorded(in, 0, queue_ops) : queue_ops();
+  if (const int64_t rows = hidden_TD.rows() - wanted; rows > 0)
+    to_host(hidden_TD.slice_rows(wanted, rows), out_TD.slice_rows(wanted, rows));
+  give_choices();
+}
+
+/// Queues a pass of text, with draws among `limit` ids unless that is 0.
+void Engine::run_recorded(const Inputs& in, int64_t limit, const std::function<void()>& queue_ops) {
+  const bool is_observed = static_cast<bool>(pass_observer_);
+  const Tensor& pages_SP = in.pass.places.pages_SP;
+  const int64_t rows = in.ids_T.size();
+  const bool is_called =
+      recorded_.run(s_, {rows, pages_SP.rows(), pages_SP.cols(), limit, is_observed}, projector_, queue_ops);
+  if (is_observed && !is_called) choices_->add_recorded(rows);
+}
+
+void Engine::queue_draws(const Tensor& ids_T, const Tensor& out_TD, const Inputs& in, int64_t limit) {
+  const Matrix& head = weights().head;
+  run_blocks(out_TD, in);
+  const int64_t most = gpu_logit_rows(config());
+  for (int64_t t = 0; t < ids_T.size(); t += most) {
+    const ArenaMark piece(workspace_);
+    const int64_t rows = std::min(most, ids_T.size() - t);
+    const Tensor logits = workspace_.f32(rows, config().vocab_size);
+    projector_.project(s_, infer_input(s_, workspace_, out_TD.slice_rows(t, rows), {&head}), {{logits, head}});
+    draw_rows(s_, Tensor(ids_T.at(0, t), DType::i32, {rows}), logits, in.keys.slice_rows(t, rows), limit);
   }
-  to_host(hidden_TD, out_TD);
+}
+
+/// From a row of hidden states in memory of the GPU's.
+int32_t Engine::draw_on_host(const Tensor& hidden_D, const Draw& d) {
+  const int64_t D = config().hidden_size, V = config().vocab_size;
+  std::vector<float> hidden(static_cast<size_t>(D)), row(static_cast<size_t>(V)), work(row.size());
+  download(s_, Tensor(hidden.data(), {1, D}), hidden_D);
+  logits(Tensor(row.data(), {1, V}), Tensor(hidden.data(), {1, D}));
+  SamplingRule rule;
+  rule.temperature = d.temperature;
+  return sluice::draw(host_, Tensor(work.data(), {1, V}), Tensor(row.data(), {1, V}), d.limit, rule, {}, d.noise);
+}
+
+void Engine::draw(std::span<int32_t> ids, std::span<const PassRows> parts, std::span<const Draw> draws) {
+  const int64_t rows = static_cast<int64_t>(ids.size());
+  check(gpu_ && rows > 0 && ids.size() == parts.size() && draws.size() == parts.size(),
+        "Engine::draw: expected a GPU, and a draw for each part");
+  std::vector<DrawKey> keys;
+  for (const Draw& d : draws) {
+    check(d.limit == draws[0].limit, "Engine::draw: expected one limit");
+    keys.push_back(DrawKey::of(d.temperature, d.noise));
+  }
+  const ArenaMark mark(workspace_);
+  if (choices_) choices_->clear();
+  const Tensor ids_T = workspace_.alloc(DType::i32, {rows}), out_TD = workspace_.f32(rows, config().hidden_size);
+  const Inputs in = inputs(workspace_, parts, rows, keys);
+  check(prompts_.empty(), "Engine::draw: expected rows of text");
+  run_recorded(in, draws[0].limit, [&] { queue_draws(ids_T, out_TD, in, draws[0].limit); });
+  download(s_, Tensor(ids.data(), DType::i32, {rows}), ids_T);
+  for (size_t i = 0; i < ids.size(); ++i)  // too close to tell there
+    if (ids[i] < 0) ids[i] = draw_on_host(out_TD.slice_rows(static_cast<int64_t>(i), 1), draws[i]);
   give_choices();
 }
 

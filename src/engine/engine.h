@@ -33,6 +33,13 @@ struct PassRows {
   RowKind kind = RowKind::text;
 };
 
+/// A token to be drawn from the logits of a row as by a rule of a temperature alone (ops/sample.h).
+struct Draw {
+  float temperature = 1;
+  int64_t limit = 0;  // among the first so many ids
+  Rng noise{0};
+};
+
 class Engine {
  public:
   /// Passes run on the device of `gpu`, and on `s` where it is null; `s` is a stream of the CPU. Both and `model` must
@@ -63,7 +70,7 @@ class Engine {
   /// make the same passes. On the CPU, without a bound of memory.
   void share_experts(ExpertRanks& ranks);
 
-  /// Most rows of one pass: kPassRows, or fewer where memory is bounded.
+  /// Most rows of one pass: kPassRows, fewer where memory is bounded, kGpuPassRows on a GPU.
   int64_t pass_rows() const { return pass_rows_; }
   /// What has been read of the routed experts; null where memory is not bounded.
   ExpertCache* experts() { return experts_.get(); }
@@ -72,11 +79,16 @@ class Engine {
   /// hidden_TD (f32, packed) = hidden states after the final norm of the rows of all parts, one after another; their
   /// keys are written to the pages. Parts of text come first; 1 <= T <= pass_rows(). Throws Error for an id outside the
   /// vocabulary and for experts that cannot be read.
-  void forward(Tensor hidden_TD, std::span<const PassRows> parts);
+  /// Of rows before `wanted` they may stay on a GPU, and undefined here.
+  void forward(Tensor hidden_TD, std::span<const PassRows> parts, int64_t wanted = 0);
 
   /// The MTP module over the same rows: z_TD = input of the head that predicts the token after a part's ids[t], which
   /// here are the tokens that follow the rows; from the rows' hidden states.
   void forward_mtp(Tensor z_TD, const Tensor& hidden_TD, std::span<const PassRows> parts);
+
+  /// On a GPU, for parts of text of a row each: ids[i] is drawn as draws[i] says, all with one limit, from the logits
+  /// of part i; neither these nor hidden states come to host memory. Throws as forward() does.
+  void draw(std::span<int32_t> ids, std::span<const PassRows> parts, std::span<const Draw> draws);
 
   /// logits (T, N) f32, packed, of the first N ids, N <= V, from hidden states or MTP outputs.
   void logits(Tensor logits, const Tensor& hidden_TD);
@@ -86,6 +98,7 @@ class Engine {
   struct Inputs {
     InferPass pass;
     Tensor ids_T;
+    Tensor keys;  // of draws (T, 3) i32; or empty
   };
 
   const ModelWeights& weights() const { return gpu_weights_ ? gpu_weights_->weights() : model_.weights; }
@@ -93,10 +106,13 @@ class Engine {
   void bound_memory(const EngineOptions& options);
   void fill_rope(int64_t rows);
   void give_choices();
-  Tensor fill_tables(Arena& a, std::span<const PassRows> parts, int64_t rows, int64_t most_pages);
-  Inputs inputs(Arena& a, std::span<const PassRows> parts, int64_t rows);
+  Tensor fill_tables(Arena& a, std::span<const PassRows> parts, std::span<const DrawKey> keys, int64_t most_pages);
+  Inputs inputs(Arena& a, std::span<const PassRows> parts, int64_t rows, std::span<const DrawKey> keys = {});
   Tensor embed(Arena& a, const Inputs& in);
   void run_blocks(const Tensor& out_TD, const Inputs& in);
+  void run_recorded(const Inputs& in, int64_t limit, const std::function<void()>& queue_ops);
+  void queue_draws(const Tensor& ids_T, const Tensor& out_TD, const Inputs& in, int64_t limit);
+  int32_t draw_on_host(const Tensor& hidden_D, const Draw& d);
   Tensor to_device(Arena& a, const Tensor& host);
   Tensor place_on_device(Arena& a, const Tensor& host);
   void to_host(const Tensor& host, const Tensor& there);
@@ -105,7 +121,7 @@ class Engine {
   Stream* gpu_;
   Stream& s_;  // of the passes
   const Model& model_;
-  int64_t context_, draft_vocab_, pass_rows_ = kPassRows;
+  int64_t context_, draft_vocab_, pass_rows_;
   std::unique_ptr<GpuWeights> gpu_weights_;  // null: those of the model
   std::unique_ptr<ExpertCache> experts_;
   Projector projector_;
@@ -123,7 +139,7 @@ class Engine {
   KvCache cache_;
   Arena workspace_;
   std::vector<PromptRows> prompts_;  // of the pass
-  std::vector<int32_t> tables_;      // of the pass: ids, positions, sequences, pages
+  std::vector<int32_t> tables_;      // of the pass: ids, positions, sequences, pages, keys
   RecordedPasses recorded_;          // on a GPU
 };
 

@@ -94,11 +94,23 @@ class Generator {
     return {found.begin(), found.end()};
   }
 
+  /// Feeds `next` and leaves the token after it there, where the GPU can do both; else false.
+  bool draw_on_gpu(int32_t& next) {
+    Engine& engine = session_.engine();
+    const auto draw = sampler_.plain_draw(session_.length() + 1);
+    if (!engine.is_on_gpu() || session_.drafts() || !draw) return false;
+    const int32_t fed = next;
+    const BatchItem item{&session_, {&fed, 1}};
+    feed_batch(engine, {&item, 1}, {&*draw, 1}, {&next, 1});
+    return true;
+  }
+
   /// One pass: feeds `next`, which was given away, and drafts of what comes after it; gives away the drafts that are
   /// right. Leaves the token after these in `next`; false when the text ended before it.
   bool step(int32_t& next) {
     std::vector<int32_t> fed = drafts();
     fed.insert(fed.begin(), next);
+    if (fed.size() == 1 && draw_on_gpu(next)) return emit(next);
     const int64_t rows = static_cast<int64_t>(fed.size()), begin = session_.length();
     const Tensor logits = session_.feed(fed, rows, RowKind::text);
     result_.proposed += rows - 1;

@@ -4,6 +4,8 @@
 
 #include "base/fp8.h"
 #include "base/transfer.h"
+#include "engine/fused_block.h"
+#include "engine/memory_plan.h"
 #include "ops/block_format.h"
 #include "ops/block_quant.h"
 #include "ops/packed.h"
@@ -37,6 +39,19 @@ void place(ModelWeights& w, Arena& a) {
     m.scales = nullptr;  // behind the codes
     m.format = format;
   }
+}
+
+std::vector<const BlockWeights*> blocks_of(const ModelWeights& w) {
+  std::vector<const BlockWeights*> blocks;
+  for (const BlockWeights& b : w.layers) blocks.push_back(&b);
+  for (const MtpWeights& m : w.mtp) blocks.push_back(&m.block);
+  return blocks;
+}
+
+/// Memory in `a` for the heads of a block's kv_b; empty where the fused ops are not for it.
+Tensor place_heads(const BlockWeights& b, const HfConfig& c, Arena& a) {
+  if (!has_fused_ops(b, c, a.device())) return {};
+  return a.alloc(DType::u8, {static_cast<int64_t>(packed_heads_bytes(latent_shape(c)))});
 }
 
 /// Row `i` of a matrix in FP8 or a block format.
@@ -85,15 +100,16 @@ ModelWeights GpuWeights::shapes(const ModelWeights& w, const Device& gpu) {
   return out;
 }
 
-size_t GpuWeights::bytes(const ModelWeights& w, const Device& gpu) {
+size_t GpuWeights::bytes(const ModelWeights& w, const HfConfig& config, const Device& gpu) {
   ModelWeights out = w;
   Arena counting = Arena::counting(gpu);
   place(out, counting);
+  for (const BlockWeights* b : blocks_of(out)) place_heads(*b, config, counting);
   return counting.peak_bytes();
 }
 
 GpuWeights::GpuWeights(Stream& s, const Model& model)
-    : weights_(model.weights), memory_(bytes(model.weights, s.device()), s.device()) {
+    : weights_(model.weights), memory_(bytes(model.weights, model.config, s.device()), s.device()) {
   ModelWeights host = model.weights;
   place(weights_, memory_);
   const std::vector<Param> from = parameters(host), to = parameters(weights_);
@@ -105,11 +121,17 @@ GpuWeights::GpuWeights(Stream& s, const Model& model)
     else
       upload_matrix(s, m, *from[i].matrix);
   }
-  const auto check_banks = [](const BlockWeights& b) {
-    for (const auto* bank : {&b.moe.gate, &b.moe.up, &b.moe.down}) check_bank(*bank);
-  };
-  for (const BlockWeights& b : weights_.layers) check_banks(b);
-  for (const MtpWeights& m : weights_.mtp) check_banks(m.block);
+  for (const BlockWeights* b : blocks_of(weights_)) {
+    for (const auto* bank : {&b->moe.gate, &b->moe.up, &b->moe.down}) check_bank(*bank);
+    if (const Tensor room = place_heads(*b, model.config, memory_))
+      heads_[b->mla.kv_b.data] =
+          pack_heads(s, static_cast<std::byte*>(room.data), b->mla.kv_b, latent_shape(model.config));
+  }
+}
+
+const PackedHeads* GpuWeights::heads(const BlockWeights& block) const {
+  const auto found = heads_.find(block.mla.kv_b.data);
+  return found == heads_.end() ? nullptr : &found->second;
 }
 
 }  // namespace sluice

@@ -1,5 +1,6 @@
 #include "engine/layers.h"
 
+#include "engine/fused_block.h"
 #include "ops/block_format.h"
 #include "ops/elementwise.h"
 #include "ops/norm.h"
@@ -42,15 +43,6 @@ void cache_keys(Stream& s, Arena& a, const Tensor& raw_TA, const InferBlock& b, 
   a.release(mark);
 }
 
-/// What the attention of the pass's text reads and computes.
-Projector::Work text_work(const InferPass& pass, const Matrix& kv_b) {
-  const LatentShape& a = pass.shape;
-  const double keys = static_cast<double>(pass.text_keys);
-  return {static_cast<double>(kv_b.rows * row_bytes(kv_b.format, kv_b.cols)) + keys * static_cast<double>(4 * a.row()),
-          2.0 * static_cast<double>(pass.text_rows * kv_b.size()) +
-              2.0 * keys * static_cast<double>(a.heads * (a.row() + a.latent))};
-}
-
 /// o (rows, H value) of the pass's first rows, the text.
 void attend_text(Stream& s, Arena& a, const Tensor& o_TH, const Tensor& q_TH, const Matrix& kv_b, const Tensor& cache,
                  const InferPass& pass) {
@@ -59,7 +51,7 @@ void attend_text(Stream& s, Arena& a, const Tensor& o_TH, const Tensor& q_TH, co
   const int64_t T = pass.text_rows;
   const Tensor qa_TH = a.f32(T, shape.heads * shape.row()), u_TH = a.f32(T, shape.heads * shape.latent);
   const CachePlaces places{pass.places.position_T.first(T), pass.places.sequence_T.first(T), pass.places.pages_SP};
-  if (!s.is_dry()) pass.projector->add_work(text_work(pass, kv_b));
+  if (!s.is_dry()) pass.projector->add_work(text_work(pass, kv_b, sizeof(float)));
   infer_absorb_query(s, qa_TH, q_TH.slice_rows(0, T), kv_b, shape);
   infer_attention(s, u_TH, qa_TH, cache, places, shape);
   infer_expand_value(s, o_TH.slice_rows(0, T), u_TH, kv_b, shape);
@@ -180,6 +172,15 @@ void moe(Stream& s, Arena& a, Tensor h_TD, const Tensor& x_TD, const InferBlock&
 
 }  // namespace
 
+Projector::Work text_work(const InferPass& pass, const Matrix& kv_b, size_t element) {
+  const LatentShape& a = pass.shape;
+  const double keys = static_cast<double>(pass.text_keys);
+  return {static_cast<double>(kv_b.rows * row_bytes(kv_b.format, kv_b.cols)) +
+              keys * static_cast<double>(a.row() * static_cast<int64_t>(element)),
+          2.0 * static_cast<double>(pass.text_rows * kv_b.size()) +
+              2.0 * keys * static_cast<double>(a.heads * (a.row() + a.latent))};
+}
+
 void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w, float eps_) {
   const size_t mark = a.mark();
   rmsnorm_forward(s, y, a.alloc(DType::f32, {x.rows()}), x, w, eps_);
@@ -187,6 +188,7 @@ void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w,
 }
 
 void infer_block(Stream& s, Arena& a, Tensor h_TD, const InferBlock& b, const Tensor& cache, const InferPass& pass) {
+  if (b.heads) return fused_block(s, a, h_TD, b, cache, pass);
   const size_t mark = a.mark();
   const Tensor x_TD = a.f32(h_TD.rows(), h_TD.cols());
   const size_t inner = a.mark();

@@ -10,6 +10,7 @@
 #include "engine/project.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/fused.h"
 #include "ops/infer.h"
 #include "ops/moe.h"
 
@@ -19,7 +20,8 @@ namespace sluice {
 struct InferBlock {
   const BlockWeights* w = nullptr;
   Tensor attn_norm, ffn_norm, q_a_norm, kv_a_norm;
-  const InferBlock* next = nullptr;  // the block after it, if that has routed experts to be expected
+  const InferBlock* next = nullptr;    // the block after it, if that has routed experts to be expected
+  const PackedHeads* heads = nullptr;  // of kv_b, where the fused ops of a GPU are for it (engine/fused_block.h)
 };
 
 struct InferMtp {
@@ -52,6 +54,8 @@ using RouteObserver = std::function<void(const Tensor& choice_TK, const Matrix& 
 
 /// Most rows of a pass: bounds the working memory.
 constexpr int64_t kPassRows = 1024;
+/// On a GPU, which wants more to be busy with.
+constexpr int64_t kGpuPassRows = 4096;
 
 /// What the rows of a pass share. Rows of text come first; they attend in the absorbed form. Rows of prompts follow;
 /// they attend with expanded keys and values, which is faster for many rows.
@@ -67,6 +71,9 @@ struct InferPass {
   const RouteObserver* route_observer;  // may be empty
   ExpertRanks* ranks = nullptr;         // null: all routed experts are here
 };
+
+/// What the attention of the pass's text reads, of a cache with elements of so many bytes, and computes.
+Projector::Work text_work(const InferPass& pass, const Matrix& kv_b, size_t element);
 
 /// y = rmsnorm(x) w.
 void infer_norm(Stream& s, Arena& a, Tensor y, const Tensor& x, const Tensor& w, float eps);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/expert_cache.h"
+#include "engine/fused_block.h"
 #include "engine/gpu_weights.h"
 #include "engine/kv_cache.h"
 #include "ops/block_format.h"
@@ -18,7 +19,7 @@ constexpr size_t kPassShare = 16;
 constexpr int64_t kLeastPassRows = 32;
 /// On a GPU: scratch memory of ops and what CUDA takes itself; most bytes of logits at a time.
 constexpr size_t kGpuOpBytes = size_t{512} << 20;
-constexpr int64_t kGpuLogitBytes = int64_t{64} << 20;
+constexpr int64_t kGpuLogitBytes = int64_t{136} << 20;  // of 256 rows where there are 129,280 ids
 
 bool is_expert(const Param& p) { return p.name.find(".mlp.experts.") != std::string::npos; }
 
@@ -71,15 +72,25 @@ size_t pass_bytes(const HfConfig& c, const ModelWeights& w, int64_t context, int
   Projector none(0);
   const RouteObserver nobody;
   const InferPass p{&c, shape, router_config(c), places, T, 0, {}, rope, &none, &nobody};
+  const PackedHeads some_heads;
+  const auto block_of = [&](const BlockWeights& b) {
+    InferBlock block = make_infer_block(b, norm);
+    if (has_fused_ops(b, c, device)) block.heads = &some_heads;
+    return block;
+  };
   const BlockWeights* after = nullptr;
   for (auto b = w.layers.rbegin(); b != w.layers.rend(); after = &*b++) {
     InferBlock next;
     if (after) next = make_infer_block(*after, norm);
-    InferBlock block = make_infer_block(*b, norm);
+    InferBlock block = block_of(*b);
     block.next = after && after->is_moe ? &next : nullptr;
     infer_block(dry, a, h_TD, block, cache, p);
   }
-  if (!w.mtp.empty()) infer_mtp(dry, a, z_TD, h_TD, h_TD, make_infer_mtp(w.mtp.front(), norm), cache, p);
+  if (!w.mtp.empty()) {
+    InferMtp mtp = make_infer_mtp(w.mtp.front(), norm);
+    mtp.block = block_of(w.mtp.front().block);
+    infer_mtp(dry, a, z_TD, h_TD, h_TD, mtp, cache, p);
+  }
   infer_input(dry, a, h_TD, {&w.head});
   if (device.is_cuda()) a.f32(gpu_logit_rows(c), c.vocab_size);
   return a.peak_bytes();
@@ -90,11 +101,11 @@ GpuPlan plan_gpu(const Model& m, const EngineOptions& options, const Device& gpu
   const int64_t context = checked_context(c, options.context);
   const int64_t layers = c.num_hidden_layers + (m.weights.mtp.empty() ? 0 : 1);
   GpuPlan plan;
-  plan.weights = GpuWeights::bytes(m.weights, gpu);
+  plan.weights = GpuWeights::bytes(m.weights, c, gpu);
   plan.sequences = KvCache::bytes(layers, latent_shape(c).row(), pages_for(std::max(context, options.tokens)),
                                   gpu_cache_dtype(m.weights)) +
                    static_cast<size_t>(context * c.qk_rope_head_dim) * sizeof(float);
-  plan.workspace = pass_bytes(c, GpuWeights::shapes(m.weights, gpu), context, kPassRows, gpu) + kGpuOpBytes;
+  plan.workspace = pass_bytes(c, GpuWeights::shapes(m.weights, gpu), context, kGpuPassRows, gpu) + kGpuOpBytes;
   return plan;
 }
 
@@ -111,7 +122,7 @@ std::string why_too_large(const GpuPlan& p, size_t available) {
 }
 
 int64_t gpu_logit_rows(const HfConfig& c) {
-  return std::clamp<int64_t>(kGpuLogitBytes / (c.vocab_size * static_cast<int64_t>(sizeof(float))), 1, kPassRows);
+  return std::clamp<int64_t>(kGpuLogitBytes / (c.vocab_size * static_cast<int64_t>(sizeof(float))), 1, kGpuPassRows);
 }
 
 MemoryPlan plan_memory(const Model& m, const EngineOptions& options) {

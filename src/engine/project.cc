@@ -149,7 +149,7 @@ void Projector::project(Stream& s, const InferInput& x, std::initializer_list<Pr
 }
 
 void Projector::project_experts(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products) {
-  if (device_.is_cuda()) return project_experts_on_gpu(s, x, products);
+  if (device_.is_cuda()) return project_routed(s, x, {offsets_E1_}, products);
   const int32_t* offset = offsets_E1_.ptr<int32_t>();
   products_.clear();
   for (const auto& [y, bank] : products)
@@ -167,19 +167,24 @@ void Projector::project_experts(Stream& s, const InferInput& x, std::initializer
 }
 
 /// All experts at once: which have rows is known there alone.
-void Projector::project_experts_on_gpu(Stream& s, const InferInput& x,
-                                       std::initializer_list<ExpertProjection> products) {
+void Projector::project_routed(Stream& s, const InferInput& x, const RoutedRows& rows,
+                               std::initializer_list<ExpertProjection> products) {
+  if (s.is_dry()) return;
   expert_products_.clear();
   for (const auto& [y, bank] : products) {
     const Matrix& first = bank.front();
-    const int64_t E = static_cast<int64_t>(bank.size()), active = std::min(E, num_rows_);
+    const int64_t num_experts = rows.offsets_E1.size() - 1, active = std::min(num_experts, y.rows());
     const int64_t stride =
-        E > 1 ? static_cast<const std::byte*>(bank[1].data) - static_cast<const std::byte*>(first.data) : 0;
+        bank.size() > 1 ? static_cast<const std::byte*>(bank[1].data) - static_cast<const std::byte*>(first.data) : 0;
     work_.bytes += static_cast<double>(active * y.cols() * row_bytes(first.format, first.cols));
-    work_.operations += 2 * static_cast<double>(num_rows_) * static_cast<double>(y.cols() * first.cols);
-    expert_products_.push_back({y, rows_for(x, first, device_), {packed(s, first).matrix, stride, E}});
+    work_.operations += 2 * static_cast<double>(y.rows()) * static_cast<double>(y.cols() * first.cols);
+    expert_products_.push_back({y,
+                                rows_for(x, first, device_),
+                                {packed(s, first).matrix, stride, num_experts},
+                                rows.slot_of_R,
+                                rows.last_takes_rest});
   }
-  packed_expert_linear(s, expert_products_, offsets_E1_);
+  packed_expert_linear(s, expert_products_, rows.offsets_E1);
 }
 
 }  // namespace sluice

@@ -44,6 +44,13 @@ struct ExpertProjection {
   ExpertBank w;
 };
 
+/// Where the rows of experts come from.
+struct RoutedRows {
+  Tensor offsets_E1;
+  Tensor slot_of_R = {};         // empty: row r of x
+  bool last_takes_rest = false;  // as in ops/packed.h
+};
+
 /// Neighbouring rows.
 struct RowRange {
   int64_t begin, count;
@@ -91,6 +98,11 @@ class Projector {
   /// The same for the rows of the round.
   void project_experts(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products);
 
+  /// The same on a GPU for all experts at once, with each token's rows where they lie: row r of the experts is row
+  /// slot_of_R[r] / top_k of x (ops/packed.h). There may be one expert more than the bank has, which lies behind it.
+  void project_routed(Stream& s, const InferInput& x, const RoutedRows& rows,
+                      std::initializer_list<ExpertProjection> products);
+
   const Work& work() const { return work_; }
   /// Adds what was done elsewhere.
   void add_work(const Work& w) { work_.bytes += w.bytes, work_.operations += w.operations; }
@@ -104,7 +116,6 @@ class Projector {
     double row_bytes;  // read of a row
   };
   Packed packed(Stream& s, const Matrix& w);
-  void project_experts_on_gpu(Stream& s, const InferInput& x, std::initializer_list<ExpertProjection> products);
   void count(const Packed& w, int64_t rows, int64_t outs);
 
   Arena memory_;

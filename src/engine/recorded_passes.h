@@ -13,7 +13,7 @@ class RecordedPasses {
  public:
   /// What decides which ops a pass queues, and where its tensors lie.
   struct Key {
-    int64_t rows = 0, sequences = 0, pages = 0;
+    int64_t rows = 0, sequences = 0, pages = 0, drawn = 0;
     bool is_observed = false;
     bool operator==(const Key&) const = default;
   };

@@ -47,6 +47,11 @@ Tensor vector_view(DType dtype, std::span<const T> v) {
 
 }  // namespace
 
+std::optional<Draw> TokenSampler::plain_draw(int64_t position) const {
+  if (counts_ || rule_.top_k > 0 || rule_.top_p < 1 || rule_.min_p > 0 || !bias_ids_.empty()) return std::nullopt;
+  return Draw{rule_.temperature, limit_, Rng(seed_, static_cast<uint64_t>(position))};
+}
+
 int32_t TokenSampler::choose(const Tensor& logits, int64_t position, std::span<const uint64_t> allowed) {
   check(logits.rows() == 1, "TokenSampler: expected logits of one token");
   work_.resize(static_cast<size_t>(logits.cols()));

@@ -6,10 +6,12 @@
 // (1 - d) / (1 + d) of the drafts are accepted (arXiv:2408.07978).
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/stream.h"
+#include "engine/engine.h"
 #include "ops/sample.h"
 
 namespace sluice {
@@ -29,6 +31,9 @@ class TokenSampler {
   void see(std::span<const int32_t> ids);
   /// This was generated.
   void add(int32_t id);
+
+  /// Whether choose() at `position` is a draw by temperature alone, and which.
+  std::optional<Draw> plain_draw(int64_t position) const;
 
   /// The token at `position` (index in the sequence of the token that is chosen) by logits (1, V) f32. Of a draft they
   /// may be those of the first ids alone, among which it is chosen then. `allowed`, unless empty: bit id % 64 of word

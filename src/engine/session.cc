@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace sluice {
 
@@ -65,7 +66,8 @@ Tensor Session::feed(std::span<const int32_t> ids, int64_t rows, RowKind kind) {
     for (int64_t i = 0; i < n; i += engine_.pass_rows()) {
       const int64_t count = std::min(engine_.pass_rows(), n - i);
       const PassRows part{ids.subspan(static_cast<size_t>(i), static_cast<size_t>(count)), begin + i, pages_, kind};
-      engine_.forward(hidden(begin + i, count), {&part, 1});
+      engine_.forward(hidden(begin + i, count), {&part, 1},
+                      draft_ ? 0 : std::clamp<int64_t>(n - std::max<int64_t>(rows, 1) - i, 0, count));
     }
     logits_.resize(static_cast<size_t>(rows * V));
     const Tensor logits(logits_.data(), {rows, V});
@@ -78,13 +80,41 @@ Tensor Session::feed(std::span<const int32_t> ids, int64_t rows, RowKind kind) {
   }
 }
 
-void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits) {
+namespace {
+
+/// Appends by `feed`; the sequences are as before where it throws.
+void feed_or_forget(std::span<const BatchItem> items, const std::function<void()>& feed) {
   try {
-    Session::feed_all(engine, items, logits);
+    feed();
   } catch (...) {
     for (const BatchItem& item : items) item.session->truncate(item.session->length());
     throw;
   }
+}
+
+}  // namespace
+
+void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits) {
+  feed_or_forget(items, [&] { Session::feed_all(engine, items, logits); });
+}
+
+void feed_batch(Engine& engine, std::span<const BatchItem> items, std::span<const Draw> draws, std::span<int32_t> ids) {
+  feed_or_forget(items, [&] {
+    std::vector<PassRows> parts;
+    for (const BatchItem& item : items) {
+      Session& s = *item.session;
+      check(item.ids.size() == 1 && item.kind == RowKind::text && !s.draft_,
+            "feed_batch: expected a token of text of sessions that do not draft");
+      s.reserve(1);
+      parts.push_back({item.ids, s.length(), s.pages_, item.kind});
+    }
+    engine.draw(ids, parts, draws);
+    for (const BatchItem& item : items) {
+      item.session->append(item.ids, item.kind);
+      item.session->hidden_.clear();  // nobody has them
+      item.session->hidden_begin_ = item.session->length();
+    }
+  });
 }
 
 /// Appends to no session before everything is computed.

@@ -23,6 +23,10 @@ struct BatchItem {
 /// of Session::feed(). Throws Error as that does; the sequences are then as before.
 void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
 
+/// The same on a GPU for one token of text of each session, none of which drafts: ids[i] becomes the token after it,
+/// drawn there (Engine::draw).
+void feed_batch(Engine& engine, std::span<const BatchItem> items, std::span<const Draw> draws, std::span<int32_t> ids);
+
 class Session {
  public:
   /// An empty sequence. `draft`: keep what draft() needs; the engine must have an MTP module. The engine must outlive
@@ -87,6 +91,8 @@ class Session {
 
  private:
   friend void feed_batch(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
+  friend void feed_batch(Engine& engine, std::span<const BatchItem> items, std::span<const Draw> draws,
+                         std::span<int32_t> ids);
   static void feed_all(Engine& engine, std::span<const BatchItem> items, std::vector<float>& logits);
   void append(std::span<const int32_t> ids, RowKind kind);
   void reserve(int64_t tokens);

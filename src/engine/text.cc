@@ -82,6 +82,18 @@ void Text::take(const Tensor& logits, int64_t begin, std::span<const int32_t> dr
   }
 }
 
+std::optional<Draw> Text::plain_draw() const {
+  if (request_.constraint || request_.top_logprobs || request_.prompt_logprobs || session_.drafts())
+    return std::nullopt;
+  return sampler_.plain_draw(session_.length() + 1);
+}
+
+void Text::take_drawn(int32_t id, int64_t begin) {
+  newly_accepted_ = 0;
+  kept_ = begin + 1;
+  append(id, {});
+}
+
 void Text::choose_all(const Tensor& logits, int64_t begin, std::span<const int32_t> drafts) {
   const auto row_of = [&](int64_t row) { return logits.slice_rows(row, 1); };
   int64_t row = 0;

@@ -57,6 +57,10 @@ class Text {
   /// `logits` of the last rows that were fed, of which the first is at position `begin`; `drafts` were fed after ids().
   /// Chooses the next token, and those after it as long as drafts are right; ends where the text does. Throws nothing.
   void take(const Tensor& logits, int64_t begin, std::span<const int32_t> drafts);
+  /// Whether it needs nothing of the logits of its next token but a draw by temperature alone, and which.
+  std::optional<Draw> plain_draw() const;
+  /// take() of a token that was drawn so, from the logits of the row at position `begin`.
+  void take_drawn(int32_t id, int64_t begin);
   /// Drafts that the last take() found to be right, before deliver().
   int64_t newly_accepted() const { return newly_accepted_; }
   /// Forgets drafts that were wrong, and gives away what take() found.

@@ -1,7 +1,8 @@
 // Sizes of packed matrices and rows on a GPU, which are planned with where there is none, too. The layout:
 //   bf16     tiles of 16 rows x 64 columns, those of the same rows one after another; rows and columns (the latter to a
 //            multiple of 128) filled up with zeros. A tile is what the 32 lanes of a warp load, 16 bytes each at a
-//            time: lane (g, t) = 4 g + t has columns 16 t to 16 t + 15 of rows g and g + 8.
+//            time: lane (g, t) = 4 g + t has of rows g and g + 8, and of every 16 columns, those that a left side of
+//            the tensor cores wants: 2 t, 2 t + 1, 2 t + 8, 2 t + 9.
 //   fp8_128  the same of codes; then the scales, by 128 rows x 128 columns
 //   f32      rows as they are
 #pragma once

@@ -36,8 +36,8 @@ void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_
 
 /// u (T, H latent), packed: u_th = sum_j p_tj c_j over the positions j of the row's sequence up to its own,
 /// p = softmax(scale qa_th . row_j) (specification 2.8). Softmax in float32. Keys are taken in splits of 512 positions
-/// (256 on a GPU with a cache of bf16), each with its own softmax, which are merged in order; scores of one split and
-/// 16 heads are all that is stored.
+/// (on a GPU with a cache of bf16 of a length that depends on the row's own position), each with its own softmax, which
+/// are merged in order; scores of one split and 16 heads are all that is stored.
 void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& rows, const CachePlaces& places,
                      const LatentShape& shape);
 

@@ -78,7 +78,13 @@ void packed_expert_linear(Stream& s, std::span<const PackedExpertProduct> produc
   if (s.is_dry()) return;
   check(s.is_cuda(), "packed_expert_linear: expected a GPU");
   for (const PackedExpertProduct& p : products) {
-    check_product(p.y, p.x, p.w.first, s.device());
+    PreparedRows x = p.x;
+    if (p.slot_of_R) {
+      check(p.slot_of_R.dtype == DType::i32 && p.slot_of_R.size() % x.rows == 0 && p.y.rows() >= p.slot_of_R.size(),
+            "packed_expert_linear: expected slots (T top_k) i32");
+      x.rows = p.y.rows();
+    }
+    check_product(p.y, x, p.w.first, s.device());
     check(offsets_E1.dtype == DType::i32 && offsets_E1.size() == p.w.experts + 1 && p.w.stride % 64 == 0,
           "packed_expert_linear: expected offsets (E + 1) i32");
   }

@@ -8,7 +8,8 @@
 //                                       from those of their neighbours come last
 // On a GPU:
 //   bf16, fp8_128, block formats        activations rounded to bf16, block formats too; sums of 128 of K on tensor
-//                                       cores, which are scaled (fp8_128) and added in float32 in ascending order
+//                                       cores, which are scaled (fp8_128) and added in float32 in ascending order;
+//                                       a code of NaN makes all sums of its block of 128 x 128 NaN
 //   f32                                 float32 activations, multiply-adds in an order that depends on K alone
 #pragma once
 #include <span>
@@ -81,11 +82,15 @@ struct PackedBank {
   int64_t stride = 0, experts = 0;
 };
 
-/// y_RN = x_RK w_NK' with the matrix of each row's expert.
+/// y_RN = x_RK w_NK' with the matrix of each row's expert. With slot_of_R (i32, T top_k), x is (T, K): row r of its
+/// experts is row slot_of_R[r] / top_k of x, and rows of y beyond these are the rows of x once more. Where the last
+/// expert takes the rest, it has all rows from offsets_E1[E - 1] on.
 struct PackedExpertProduct {
   Tensor y;
   PreparedRows x;
   PackedBank w;
+  Tensor slot_of_R = {};
+  bool last_takes_rest = false;
 };
 
 /// All of `products` on a GPU, where `offsets_E1` (as in ops/linear.h) is known to nobody else. Rows have the bits that

@@ -323,6 +323,22 @@ TEST_P(PackedFormats, ValuesThatAreNotFiniteAreNotHidden) {
   }
 }
 
+/// On a GPU its neighbours of 128 rows may be NaN as well.
+TEST_P(FixedOpTest, PackedFp8CodesOfNaNStayNaN) {
+  Stream& s = any_stream();
+  constexpr int64_t N = 300, K = 384;
+  for (const uint8_t code : {uint8_t{0x7f}, uint8_t{0xff}}) {
+    Blocks w(Format::fp8_128, N, K, 1);
+    w.bytes[static_cast<size_t>(200 * K + 130)] = code;
+    const Floats x = normals(K, 2);
+    Floats y(N);
+    multiply(s, Tensor(y.data(), {1, N}), Prepared(s, x.data(), 1, K, Format::fp8_128).rows,
+             Packed(s, w.matrix).matrix);
+    EXPECT_TRUE(std::isnan(y[200]));
+    for (int64_t n = 0; n < N; ++n) EXPECT_TRUE((n >= 128 && n < 256) || std::isfinite(y[static_cast<size_t>(n)])) << n;
+  }
+}
+
 TEST_P(PackedFormats, RowsDoNotDependOnEachOtherOrOnThreads) {
   constexpr int64_t N = 75, K = 512, kMost = 512;
   const Blocks w(format(), N, K, 3);

@@ -73,9 +73,16 @@ struct RoundedCase {
   }
 };
 
-/// Odd sizes; those of the kernels; more heads than a block takes; too large for tensor cores.
-const LatentShape kShapes[] = {
-    {3, 6, 4, 5, 20, 0.3f}, {16, 128, 64, 128, 512, 0.05f}, {21, 16, 16, 16, 136, 0.1f}, {2, 16, 72, 16, 520, 0.05f}};
+/// Odd sizes; those of the kernels; more heads than a block takes, in both kinds of kernels; too large for tensor
+/// cores.
+const LatentShape kShapes[] = {{3, 6, 4, 5, 20, 0.3f},
+                               {16, 128, 64, 128, 512, 0.05f},
+                               {70, 16, 64, 16, 512, 0.05f},
+                               {21, 16, 16, 16, 136, 0.1f},
+                               {2, 16, 72, 16, 520, 0.05f}};
+/// Splits grow with the position.
+const LatentShape kLongShape = {2, 16, 64, 16, 512, 0.05f};
+const int64_t kLongRows[] = {1023, 1024, 2047, 2048, 3071, 3072, 4199};
 
 class CudaRoundedCache : public testing::Test {
  protected:
@@ -114,6 +121,23 @@ TEST_F(CudaRoundedCache, RowsDoNotDependOnEachOther) {
         ASSERT_EQ(0, std::memcmp(u.bytes().data(), all.tensor().at(begin), u.bytes().size()))
             << shape.latent << ": " << T << " rows from " << begin;
       }
+  }
+}
+
+TEST_F(CudaRoundedCache, LongRows) {
+  Stream& s = *tested_streams().front();
+  RoundedCase k(s, kLongShape, 4200);
+  const Mat<double> rows = k.x.get(), queries = k.qa.get();
+  const Host all = k.run(s, 0, 4200);
+  for (const int64_t t : kLongRows) {
+    const Host one = k.run(s, t, 1);
+    EXPECT_EQ(0, std::memcmp(one.bytes().data(), all.tensor().at(t), one.bytes().size())) << t;
+    const Mat<double> u = one.get();
+    for (int64_t h = 0; h < kLongShape.heads; ++h) {
+      const std::vector<double> expected = k.expected(rows, queries, t, h);
+      for (int64_t c = 0; c < kLongShape.latent; ++c)
+        ASSERT_NEAR(u(0, h * kLongShape.latent + c), expected[static_cast<size_t>(c)], kTolerance) << t << " " << c;
+    }
   }
 }
 

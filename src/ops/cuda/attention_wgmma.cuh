@@ -29,7 +29,8 @@ struct Work {
   const Span* spans = nullptr;  // of every 64 queries of every sequence
   int* counter = nullptr;
   int tokens = 0, heads = 0, first_head = 0, num_heads = 0;
-  int64_t rows = 0;  // tokens of all sequences
+  int first_tile = 0;  // the forward pass's queries begin there: what lies before is not written
+  int64_t rows = 0;    // tokens of all sequences
   float scale = 0;
 
   __host__ __device__ int waves() const { return (tokens + kWave - 1) / kWave; }

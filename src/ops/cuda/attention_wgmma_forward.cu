@@ -28,7 +28,8 @@ struct Maps {
 
 /// Which blocks of keys a tile sees: from `first` on, of which those from `unmasked` to the diagonal are seen by all.
 __device__ Item forward_item(const Work& w) {
-  Item item = next_item(w, (w.tokens + kTile - 1) / kTile, true);
+  Item item = next_item(w, (w.tokens + kTile - 1) / kTile - w.first_tile, true);
+  item.tile += w.first_tile;
   if (item.head < 0 || !w.spans) return item;
   Span span = w.span(item.head, 2 * item.tile);
   if (2 * item.tile + 1 < w.waves()) {

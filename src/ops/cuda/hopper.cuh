@@ -94,6 +94,11 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, uint6
       "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
+/// Begins to bring that box to the L2 cache.
+__device__ __forceinline__ void prefetch_box(const CUtensorMap& map, int x, int y, int z) {
+  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(&map), "r"(x), "r"(y), "r"(z)
+               : "memory");
+}
 /// The same to that address of each block in `mask`, arriving at each one's barrier.
 __device__ __forceinline__ void copy_box_to(uint16_t mask, void* to, const CUtensorMap& map, uint64_t* barrier, int x,
                                             int y, int z) {
@@ -165,7 +170,7 @@ __device__ __forceinline__ void wait_for_products() {
 template <int count>
 __device__ __forceinline__ void pin(float (&d)[count]) {
 #pragma unroll
-  for (float& v : d) asm volatile("" : "+f"(v)::"memory");
+  for (int n = 0; n < count; ++n) asm volatile("" : "+f"(d[n])::"memory");
 }
 
 /// 32 of k, E4M3 codes, both sides along k; `keep`: += instead of =.

@@ -68,8 +68,8 @@ __global__ void expand(float* o, const float* u, Weight w, LatentShape a) {
 template <class C>
 __global__ void attend_split(Partial out, const float* qa, Rows<const C> cache, Places places, LatentShape a) {
   __shared__ float score[kSplit];
-  const int64_t t = blockIdx.x, h = blockIdx.y, split = blockIdx.z, begin = split * out.length;
-  const int64_t n = min(out.length, static_cast<int64_t>(places.position_T[t]) + 1 - begin);
+  const int64_t t = blockIdx.x, h = blockIdx.y, split = blockIdx.z, begin = split * kSplit;
+  const int64_t n = min(kSplit, static_cast<int64_t>(places.position_T[t]) + 1 - begin);
   if (n <= 0) return;
   const float* query = qa + (t * a.heads + h) * a.row();
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -95,14 +95,18 @@ __global__ void attend_split(Partial out, const float* qa, Rows<const C> cache, 
   if (threadIdx.x == 0) out.sums[at] = make_float2(most, total);
 }
 
-__global__ void merge_splits(float* u, Partial in, const int32_t* position_T, LatentShape a) {
+/// `has_single`: whether rows with one split have their u already.
+__global__ void merge_splits(float* u, Partial in, const int32_t* position_T, LatentShape a, bool has_single) {
+  wait_for_previous();
   const int64_t t = blockIdx.x, h = blockIdx.y, first = (t * a.heads + h) * in.splits;
-  const int64_t splits = position_T[t] / in.length + 1;
+  const int64_t splits = in.rule.splits_at(position_T[t]);
+  if (splits == 1 && has_single) return;
   float most = -INFINITY, total = 0;
   for (int64_t i = 0; i < splits; ++i) most = fmaxf(most, in.sums[first + i].x);
   for (int64_t i = 0; i < splits; ++i) total += in.sums[first + i].y * expf(in.sums[first + i].x - most);
   for (int64_t c = threadIdx.x; c < a.latent; c += kThreads) {
     float sum = 0;
+#pragma unroll 4
     for (int64_t i = 0; i < splits; ++i)
       sum = fmaf(in.u[(first + i) * a.latent + c], expf(in.sums[first + i].x - most), sum);
     u[(t * a.heads + h) * a.latent + c] = sum / total;
@@ -122,61 +126,60 @@ dim3 head_grid(int64_t rows, const LatentShape& a) {
 }
 
 /// Most bytes of partial results; rows are taken in pieces that keep to it.
-constexpr int64_t kPartialBytes = int64_t{64} << 20;
+constexpr int64_t kPartialBytes = int64_t{256} << 20;
 
 int64_t rows_of_piece(int64_t splits, const LatentShape& a) {
   return std::max<int64_t>(1,
                            kPartialBytes / (a.heads * splits * (a.latent + 2) * static_cast<int64_t>(sizeof(float))));
 }
 
-bool is_on_tensor_cores(const Tensor& cache, const LatentShape& a) {
-  return cache.dtype == DType::bf16 && is_tensor_latent(a);
+/// Which kernels attend.
+enum class Kernels { plain, tensor, wgmma };
+
+Kernels kernels_for(const LatentRows& x, const LatentShape& a) {
+  if (x.cache.dtype != DType::bf16) return Kernels::plain;
+  return is_wgmma_latent(x, a) ? Kernels::wgmma : is_tensor_latent(a) ? Kernels::tensor : Kernels::plain;
 }
 
-int64_t split_length(const Tensor& cache, const LatentShape& a) {
-  return is_on_tensor_cores(cache, a) ? kTensorSplit : kSplit;
+SplitRule rule_of(Kernels kernels, const LatentShape& a) {
+  return kernels == Kernels::wgmma ? wgmma_latent_rule(a)
+                                   : equal_splits(kernels == Kernels::tensor ? kTensorSplit : kSplit);
 }
 
-/// Scratch memory of attend().
-size_t attend_bytes(int64_t n, int64_t positions, int64_t length, const LatentShape& a) {
-  const int64_t splits = (positions + length - 1) / length;
-  const size_t parts = static_cast<size_t>(std::min(n, rows_of_piece(splits, a)) * a.heads * splits);
+/// Scratch memory of attend(). No row lies beyond `positions`.
+size_t attend_bytes(const LatentRows& x, int64_t positions, const LatentShape& a) {
+  const int64_t splits = rule_of(kernels_for(x, a), a).most_splits(positions);
+  const size_t parts = static_cast<size_t>(std::min(x.n, rows_of_piece(splits, a)) * a.heads * splits);
   return Scratch::total(parts * static_cast<size_t>(a.latent) * sizeof(float), parts * sizeof(float2));
 }
 
-struct AttendTensors {
-  float* u;
-  const float* qa;
-  Tensor cache;
-};
-/// `positions`: none of the rows lies beyond.
-struct AttendPlaces {
-  Places places;
-  int64_t positions;
-};
-
-void attend(cudaStream_t s, Scratch& scratch, const AttendTensors& x, const AttendPlaces& at, int64_t n,
-            const LatentShape& a) {
-  const int64_t length = split_length(x.cache, a), splits = (at.positions + length - 1) / length;
-  const int64_t piece = std::min(n, rows_of_piece(splits, a));
-  const size_t parts = static_cast<size_t>(piece * a.heads * splits);
+void attend(cudaStream_t s, Scratch& scratch, const LatentRows& x, int64_t positions, const LatentShape& a) {
+  const Kernels kernels = kernels_for(x, a);
+  const SplitRule rule = rule_of(kernels, a);
+  const int64_t splits = rule.most_splits(positions), most = std::min(x.n, rows_of_piece(splits, a));
+  const size_t parts = static_cast<size_t>(most * a.heads * splits);
   float* values = scratch.take<float>(parts * static_cast<size_t>(a.latent));
-  const Partial partial{values, scratch.take<float2>(parts), splits, length};
-  for (int64_t t = 0; t < n; t += piece) {
-    const int64_t count = std::min(piece, n - t);
-    Places places = at.places;
-    places.position_T += t;
-    places.sequence_T += t;
-    dim3 grid = head_grid(count, a);
+  const Partial partial{values, scratch.take<float2>(parts), splits, rule};
+  for (int64_t t = 0; t < x.n; t += most) {
+    LatentRows piece = x;
+    piece.n = std::min(most, x.n - t);
+    piece.u += t * a.heads * a.latent;
+    piece.qa += t * a.heads * a.row();
+    piece.places.position_T += t;
+    piece.places.sequence_T += t;
+    dim3 grid = head_grid(piece.n, a);
     grid.z = static_cast<unsigned>(splits);
-    const float* qa = x.qa + t * a.heads * a.row();
-    if (is_on_tensor_cores(x.cache, a))
-      tensor_latent_splits(s, partial, qa, x.cache, places, count, a);
+    if (kernels == Kernels::wgmma)
+      wgmma_latent_splits(s, partial, piece, a);
+    else if (kernels == Kernels::tensor)
+      tensor_latent_splits(s, partial, piece, a);
     else if (x.cache.dtype == DType::bf16)
-      attend_split<<<grid, kThreads, 0, s>>>(partial, qa, rows<const half_t>(x.cache), places, a);
+      attend_split<<<grid, kThreads, 0, s>>>(partial, piece.qa, rows<const half_t>(x.cache), piece.places, a);
     else
-      attend_split<<<grid, kThreads, 0, s>>>(partial, qa, rows<const float>(x.cache), places, a);
-    merge_splits<<<head_grid(count, a), kThreads, 0, s>>>(x.u + t * a.heads * a.latent, partial, places.position_T, a);
+      attend_split<<<grid, kThreads, 0, s>>>(partial, piece.qa, rows<const float>(x.cache), piece.places, a);
+    if (splits > 1 || kernels != Kernels::wgmma)
+      launch_early(s, merge_splits, head_grid(piece.n, a), kThreads, 0, piece.u, partial, piece.places.position_T, a,
+                   kernels == Kernels::wgmma);
   }
   check_launch("infer_attention");
 }
@@ -234,10 +237,11 @@ void infer_absorb_query(Stream& s, Tensor qa, const Tensor& q, const Matrix& kv_
 
 void infer_attention(Stream& s, Tensor u, const Tensor& qa, const Tensor& cache, const CachePlaces& places,
                      const LatentShape& a) {
-  const int64_t n = u.rows(), positions = places.pages_SP.cols() * kPageTokens;
-  if (n == 0) return;
-  Scratch scratch(s.queue(), attend_bytes(n, positions, split_length(cache, a), a));
-  attend(s.queue().stream(), scratch, {u.f32(), qa.f32(), cache}, {places_of(places), positions}, n, a);
+  const int64_t positions = places.pages_SP.cols() * kPageTokens;
+  if (u.rows() == 0) return;
+  const LatentRows x{u.f32(), qa.f32(), cache, places_of(places), u.rows()};
+  Scratch scratch(s.queue(), attend_bytes(x, positions, a));
+  attend(s.queue().stream(), scratch, x, positions, a);
 }
 
 void infer_expand_value(Stream& s, Tensor o, const Tensor& u, const Matrix& kv_b, const LatentShape& a) {
@@ -251,25 +255,31 @@ void infer_prompt_attention(Stream& s, Tensor o, const Tensor& q, const Tensor& 
   check_format(kv_b);
   const int64_t n = q.rows(), most = std::min(n, kPromptRows), positions = begin + n;
   if (n == 0) return;
+  if (cache.dtype == DType::bf16 && kv_b.format == Format::bf16 && is_wgmma_prompt(a))
+    return wgmma_prompt_attention(s.queue(), o, q, cache, pages_P, begin, kv_b, a);
   if (cache.dtype == DType::bf16 && kv_b.format == Format::bf16 && is_tensor_prompt(a))
     return tensor_prompt_attention(s.queue(), o, q, cache, pages_P, begin, kv_b, a);
   const size_t count = static_cast<size_t>(most), heads = static_cast<size_t>(a.heads);
   const size_t queries = count * heads * static_cast<size_t>(a.row()),
                values = count * heads * static_cast<size_t>(a.latent);
+  LatentRows x{nullptr, nullptr, cache, {nullptr, nullptr, rows<const int32_t>(pages_P)}, most};
   Scratch scratch(s.queue(), Scratch::total(queries * sizeof(float), values * sizeof(float), count * sizeof(int32_t),
                                             count * sizeof(int32_t)) +
-                                 attend_bytes(most, positions, split_length(cache, a), a));
-  float *qa = scratch.take<float>(queries), *u = scratch.take<float>(values);
+                                 attend_bytes(x, positions, a));
+  float* qa = scratch.take<float>(queries);
+  x.qa = qa;
+  x.u = scratch.take<float>(values);
   int32_t *position_T = scratch.take<int32_t>(count), *sequence_T = scratch.take<int32_t>(count);
-  const Places places{position_T, sequence_T, rows<const int32_t>(pages_P)};
+  x.places.position_T = position_T;
+  x.places.sequence_T = sequence_T;
   const cudaStream_t stream = s.queue().stream();
   for (int64_t t = 0; t < n; t += most) {
-    const int64_t m = std::min(most, n - t);
+    x.n = std::min(most, n - t);
     Scratch rest = scratch;
-    count_positions<<<blocks(m, kThreads), kThreads, 0, stream>>>(position_T, sequence_T, begin + t, m);
-    absorb_any(stream, qa, static_cast<const float*>(q.at(t)), m, kv_b, a);
-    attend(stream, rest, {u, qa, cache}, {places, positions}, m, a);
-    expand_any(stream, static_cast<float*>(o.at(t)), u, m, kv_b, a);
+    count_positions<<<blocks(x.n, kThreads), kThreads, 0, stream>>>(position_T, sequence_T, begin + t, x.n);
+    absorb_any(stream, qa, static_cast<const float*>(q.at(t)), x.n, kv_b, a);
+    attend(stream, rest, x, positions, a);
+    expand_any(stream, static_cast<float*>(o.at(t)), x.u, x.n, kv_b, a);
   }
 }
 

@@ -150,6 +150,33 @@ struct RowLaunch {
 /// The row of a thread in a RowLaunch.
 __device__ inline int64_t launch_row() { return static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; }
 
+// Kernels of a pass over few rows take microseconds, and as long would one wait for the next to begin. Those that are
+// launched early begin while the one before them runs, and wait for it themselves.
+
+/// Until all kernels queued before this one are done; at once in a kernel that was not launched early. The first thing
+/// that a kernel does but for reading weights.
+__device__ inline void wait_for_previous() {
+  asm volatile("griddepcontrol.launch_dependents;");  // the next one may begin: it waits, too
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+/// A launch of a kernel that calls wait_for_previous().
+template <class... Parameters, class... Values>
+void launch_early(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                  Values&&... values) {
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, Parameters(values)...), "launching a kernel");
+}
+
 /// After a launch: throws Error when it was refused.
 inline void check_launch(const char* op) { check_cuda(cudaGetLastError(), op); }
 

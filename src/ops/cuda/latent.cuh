@@ -1,5 +1,7 @@
 // What the kernels of attention over the latent cache share.
 #pragma once
+#include <algorithm>
+
 #include "ops/cuda/kernel.cuh"
 #include "ops/infer.h"
 
@@ -14,20 +16,70 @@ struct Places {
   }
 };
 
-/// Positions are taken in splits of `length`. Result of one: unnormalised values, largest score, sum of exponentials.
+/// How long the splits are in which a row at `position` takes the positions up to its own: that depends on nothing
+/// else, so that its bits do not either. Long rows have long splits, because a split's result is as large as the cached
+/// rows of 2 x heads positions.
+struct SplitRule {
+  int64_t length, splits;              // positions before length x splits have splits of `length`
+  int64_t grown_length, grown_splits;  // then up to so many of these
+  int64_t longest;                     // and from there on
+
+  __host__ __device__ int64_t length_at(int64_t position) const {
+    if (position < length * splits) return length;
+    return position < grown_length * grown_splits ? grown_length : longest;
+  }
+  __host__ __device__ int64_t splits_at(int64_t position) const { return position / length_at(position) + 1; }
+  /// The most splits of a row before `positions`.
+  int64_t most_splits(int64_t positions) const {
+    int64_t most = splits_at(positions - 1);
+    for (const int64_t end : {length * splits, grown_length * grown_splits})
+      if (end > 0 && end < positions) most = std::max(most, splits_at(end - 1));
+    return most;
+  }
+};
+constexpr SplitRule equal_splits(int64_t length) { return {0, 0, 0, 0, length}; }
+
+/// Room for the results of splits: unnormalised values, largest score, sum of exponentials.
 struct Partial {
   float* u;      // (rows, heads, splits, latent)
   float2* sums;  // (rows, heads, splits)
-  int64_t splits, length;
+  int64_t splits;
+  SplitRule rule;
+};
+
+/// The rows whose latents are summed up: u (n, H latent) of queries qa (n, H (latent + rope)).
+struct LatentRows {
+  float* u;
+  const float* qa;
+  Tensor cache;
+  Places places;
+  int64_t n;
 };
 
 /// Whether the kernels on tensor cores are made for a cache of bf16 and heads of this size.
 bool is_tensor_latent(const LatentShape& a);
-/// Positions of a split there.
 constexpr int64_t kTensorSplit = 256;
-/// Splits of `n` rows whose queries are qa (n, H (latent + rope)).
-void tensor_latent_splits(cudaStream_t s, const Partial& out, const float* qa, const Tensor& cache,
-                          const Places& places, int64_t n, const LatentShape& a);
+/// Results of all splits.
+void tensor_latent_splits(cudaStream_t s, const Partial& out, const LatentRows& x, const LatentShape& a);
+
+/// Whether those on Hopper's own instructions are.
+bool is_wgmma_latent(const LatentRows& x, const LatentShape& a);
+SplitRule wgmma_latent_rule(const LatentShape& a);
+/// u of rows that have one split, the results of the splits of others.
+void wgmma_latent_splits(cudaStream_t s, const Partial& out, const LatentRows& x, const LatentShape& a);
+
+/// cached (positions, latent + rope) = the cached rows of positions 0, 1, ... of a sequence.
+void gather_cached(cudaStream_t s, __nv_bfloat16* cached, const Tensor& cache, const Tensor& pages_P, int64_t positions,
+                   const LatentShape& a);
+/// kv (positions, heads (nope + value)) = the keys and values of `heads` heads from h0 on, kv_b being bf16.
+void expand_heads(cudaStream_t s, __nv_bfloat16* kv, const __nv_bfloat16* cached, int64_t positions, const Matrix& kv_b,
+                  int64_t h0, int64_t heads, const LatentShape& a);
+
+/// Whether the kernels on Hopper's own instructions are made for expanded heads of this size, and
+/// infer_prompt_attention() by them.
+bool is_wgmma_prompt(const LatentShape& a);
+void wgmma_prompt_attention(Queue& queue, const Tensor& o, const Tensor& q, const Tensor& cache, const Tensor& pages_P,
+                            int64_t begin, const Matrix& kv_b, const LatentShape& a);
 
 /// Whether the kernels on tensor cores are made for expanded heads of this size.
 bool is_tensor_prompt(const LatentShape& a);

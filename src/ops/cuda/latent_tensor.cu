@@ -164,9 +164,9 @@ __global__ __launch_bounds__(kThreads) void attend(Partial out, const float* qa,
   extern __shared__ __align__(16) uint16_t shared[];
   __shared__ __align__(16) Scores score;
   uint16_t *query = shared, *pages = shared + kHeads * L::kPitch;
-  const int64_t t = blockIdx.x, begin = blockIdx.z * out.length;
+  const int64_t t = blockIdx.x, begin = blockIdx.z * kTensorSplit;
   const int h0 = static_cast<int>(blockIdx.y) * kHeads, col = static_cast<int>(threadIdx.x) / 32 * kCols;
-  const int count = static_cast<int>(min(out.length, static_cast<int64_t>(places.position_T[t]) + 1 - begin));
+  const int count = static_cast<int>(min(kTensorSplit, static_cast<int64_t>(places.position_T[t]) + 1 - begin));
   if (count <= 0) return;
   const int32_t* page_of = places.pages_SP[places.sequence_T[t]] + begin / kKeys;
   const auto begin_one = [&](int page) {
@@ -210,23 +210,21 @@ __global__ __launch_bounds__(kThreads) void attend(Partial out, const float* qa,
 }
 
 template <int kC, int kR>
-void launch(cudaStream_t s, const Partial& out, const float* qa, const Tensor& cache, const Places& places, int64_t n,
-            const LatentShape& a) {
-  const bool is_vector = a.latent % 8 == 0 && a.rope % 8 == 0 && reinterpret_cast<uintptr_t>(cache.data) % 16 == 0;
+void launch(cudaStream_t s, const Partial& out, const LatentRows& x, const LatentShape& a) {
+  const bool is_vector = a.latent % 8 == 0 && a.rope % 8 == 0 && reinterpret_cast<uintptr_t>(x.cache.data) % 16 == 0;
   check_cuda(cudaFuncSetAttribute(attend<kC, kR>, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout<kC, kR>::kBytes),
              "attention's shared memory");
-  const dim3 grid(static_cast<unsigned>(n), blocks(a.heads, kHeads), static_cast<unsigned>(out.splits));
+  const dim3 grid(static_cast<unsigned>(x.n), blocks(a.heads, kHeads), static_cast<unsigned>(out.splits));
   attend<kC, kR>
-      <<<grid, kThreads, Layout<kC, kR>::kBytes, s>>>(out, qa, rows<const half_t>(cache), places, a, is_vector);
+      <<<grid, kThreads, Layout<kC, kR>::kBytes, s>>>(out, x.qa, rows<const half_t>(x.cache), x.places, a, is_vector);
 }
 
 }  // namespace
 
 bool is_tensor_latent(const LatentShape& a) { return a.latent <= 512 && a.rope <= 64; }
 
-void tensor_latent_splits(cudaStream_t s, const Partial& out, const float* qa, const Tensor& cache,
-                          const Places& places, int64_t n, const LatentShape& a) {
-  a.latent <= 128 ? launch<128, 64>(s, out, qa, cache, places, n, a) : launch<512, 64>(s, out, qa, cache, places, n, a);
+void tensor_latent_splits(cudaStream_t s, const Partial& out, const LatentRows& x, const LatentShape& a) {
+  a.latent <= 128 ? launch<128, 64>(s, out, x, a) : launch<512, 64>(s, out, x, a);
   check_launch("infer_attention");
 }
 

@@ -77,6 +77,59 @@ __global__ void place_slots(int32_t* row_of_TK, int32_t* slot_of_R, const int32_
   slot_of_R[row] = static_cast<int32_t>(i);
 }
 
+constexpr int kPermuteThreads = 1024;
+/// Slots up to which one block is faster than three launches.
+constexpr int64_t kFewSlots = 4096;
+
+// One block does all of it: a thread takes the slots of one of `parts` parts that chose its expert.
+__global__ void permute_few(int32_t* offsets_E1, int32_t* row_of_TK, int32_t* slot_of_R, const int32_t* choice_TK,
+                            int slots, int E, int parts) {
+  wait_for_previous();
+  extern __shared__ int32_t shared[];  // choices, counts (parts, E), offsets (E + 1)
+  int32_t *choice = shared, *count = choice + slots, *offset = count + parts * E;
+  const int e = static_cast<int>(threadIdx.x) % E, part = static_cast<int>(threadIdx.x) / E;
+  const int size = (slots + parts - 1) / parts, begin = part * size, end = min(begin + size, slots);
+  for (int i = static_cast<int>(threadIdx.x); i < slots; i += kPermuteThreads) choice[i] = choice_TK[i];
+  __syncthreads();
+  int mine = 0;
+  if (part < parts) {
+    for (int i = begin; i < end; ++i) mine += choice[i] == e;
+    count[part * E + e] = mine;
+  }
+  __syncthreads();
+  if (part == 0) {
+    int all = 0;
+    for (int p = 0; p < parts; ++p) all += count[p * E + e];
+    offset[e + 1] = all;
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {  // sums of counts, 32 experts at a time
+    int before = 0;
+    for (int first = 0; first < E; first += 32) {
+      const int at = first + static_cast<int>(threadIdx.x);
+      int up_to = at < E ? offset[at + 1] : 0;
+#pragma unroll
+      for (int o = 1; o < 32; o *= 2) {
+        const int other = __shfl_up_sync(~0u, up_to, o);
+        if (static_cast<int>(threadIdx.x) >= o) up_to += other;
+      }
+      if (at < E) offset[at + 1] = before + up_to;
+      before += __shfl_sync(~0u, up_to, 31);
+    }
+    if (threadIdx.x == 0) offset[0] = 0;
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i <= E; i += kPermuteThreads) offsets_E1[i] = offset[i];
+  if (part >= parts || mine == 0) return;
+  int row = offset[e];
+  for (int p = 0; p < part; ++p) row += count[p * E + e];
+  for (int i = begin; i < end; ++i)
+    if (choice[i] == e) {
+      row_of_TK[i] = row;
+      slot_of_R[row++] = i;
+    }
+}
+
 __global__ void add_counts(int64_t* counts_E, const int32_t* offsets_E1, int64_t E) {
   const int64_t e = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (e < E) counts_E[e] += offsets_E1[e + 1] - offsets_E1[e];
@@ -202,6 +255,13 @@ void moe_permute(Stream& s, Tensor offsets_E1, Tensor row_of_TK, Tensor slot_of_
   int32_t* count_BE = static_cast<int32_t*>(s.queue().scratch(grid * static_cast<size_t>(E) * sizeof(int32_t)));
   const int32_t* choice = choice_TK.ptr<int32_t>();
   const cudaStream_t stream = s.queue().stream();
+  if (slots <= kFewSlots) {
+    const int parts = kPermuteThreads / E;
+    launch_early(stream, permute_few, 1, kPermuteThreads,
+                 static_cast<size_t>(slots + (parts + 1) * E + 1) * sizeof(int32_t), offsets_E1.ptr<int32_t>(),
+                 row_of_TK.ptr<int32_t>(), slot_of_R.ptr<int32_t>(), choice, static_cast<int>(slots), E, parts);
+    return check_launch("moe_permute");
+  }
   const unsigned threads = row_threads(E, kMostExperts);
   count_slots<<<grid, kSlots, shared, stream>>>(count_BE, choice, slots, E);
   sum_counts<<<1, threads, threads * sizeof(int32_t), stream>>>(offsets_E1.ptr<int32_t>(), count_BE, grid, E);

@@ -9,6 +9,7 @@
 #include "ops/block_quant.h"
 #include "ops/cuda/kernel.cuh"
 #include "ops/cuda/packed_product.h"
+#include "ops/fused.h"
 #include "ops/gpu_packed.h"
 
 namespace sluice::cuda {
@@ -18,20 +19,44 @@ constexpr int kThreads = 256;
 /// Bytes of a matrix that are brought to the GPU at a time.
 constexpr int64_t kPieceBytes = int64_t{32} << 20;
 
+/// Scales of FP8 codes, by blocks from row `row` of the matrix on: kernels decode NaN as 480, so the scale of a block
+/// that has one becomes NaN. Null for other formats.
+struct BlockScales {
+  float* scale = nullptr;
+  int64_t row = 0, cols = 0;
+};
+
+/// A matrix as it lies in memory before it is packed.
+template <class E>
+struct Plain {
+  const E* data;
+  int64_t rows, cols, row_step, col_step;
+};
+
 // A thread takes 16 bytes of a tile: `E` is the size of an element.
 template <class E>
-__global__ void pack_tiles(uint4* out, const E* from, int64_t rows, int64_t cols, int64_t pieces) {
+__global__ void pack_tiles(uint4* out, Plain<E> from, BlockScales scales, int64_t pieces) {
   constexpr int kElements = 16 / sizeof(E), kPerTile = kTileRows * kTileCols / kElements;
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= pieces) return;
-  const int64_t tiles = (cols + kSumCols - 1) / kSumCols * 2, tile = at / kPerTile;
+  const int64_t tiles = (from.cols + kSumCols - 1) / kSumCols * 2, tile = at / kPerTile;
   const int chunk = static_cast<int>(at % kPerTile) / 32, lane = static_cast<int>(at % 32);
   const int64_t row = tile / tiles * kTileRows + chunk % 2 * 8 + lane / 4;
-  const int64_t col = tile % tiles * kTileCols + lane % 4 * 16 + chunk / 2 * kElements;
+  const int64_t first_col = tile % tiles * kTileCols;
   __align__(16) E piece[kElements];
 #pragma unroll
-  for (int i = 0; i < kElements; ++i) piece[i] = row < rows && col + i < cols ? from[row * cols + col + i] : E(0);
+  for (int i = 0; i < kElements; ++i) {
+    const int place = chunk / 2 * kElements + i;  // of the 16 that the lane has of 64 columns
+    const int64_t col = first_col + place / 4 * 16 + lane % 4 * 2 + place % 2 + place % 4 / 2 * 8;
+    const bool is_there = row < from.rows && col < from.cols;
+    piece[i] = is_there ? from.data[row * from.row_step + col * from.col_step] : E(0);
+  }
   out[at] = *reinterpret_cast<const uint4*>(piece);
+  if (!scales.scale) return;
+  bool has_nan = false;
+#pragma unroll
+  for (int i = 0; i < kElements; ++i) has_nan |= (piece[i] & 0x7f) == 0x7f;
+  if (has_nan) scales.scale[(scales.row + row) / kSumCols * scales.cols + first_col / kSumCols] = NAN;
 }
 
 /// Rows [begin, begin + count) of a matrix in a block format as bf16.
@@ -52,7 +77,7 @@ void to_gpu(Queue& queue, void* to, const void* from, size_t bytes) {
 }
 
 template <class E>
-void pack_as(Stream& s, const PackedMatrix& out, const Matrix& w) {
+void pack_as(Stream& s, const PackedMatrix& out, const Matrix& w, float* scales) {
   constexpr int64_t kElements = 16 / sizeof(E);
   const int64_t step =
       std::max<int64_t>(1, kPieceBytes / (w.cols * static_cast<int64_t>(sizeof(E))) / kTileRows) * kTileRows;
@@ -69,13 +94,15 @@ void pack_as(Stream& s, const PackedMatrix& out, const Matrix& w) {
     to_gpu(s.queue(), raw, from, bytes);
     const int64_t pieces = (rows + kTileRows - 1) / kTileRows * kTileRows * gpu_packed_cols(w.cols) / kElements;
     uint4* tiles = reinterpret_cast<uint4*>(out.data) + begin * gpu_packed_cols(w.cols) / kElements;
-    pack_tiles<E><<<blocks(pieces, kThreads), kThreads, 0, s.queue().stream()>>>(tiles, raw, rows, w.cols, pieces);
+    pack_tiles<E><<<blocks(pieces, kThreads), kThreads, 0, s.queue().stream()>>>(
+        tiles, {raw, rows, w.cols, w.cols, 1}, {scales, begin, w.scale_cols()}, pieces);
     check_launch("packing weights");
   }
 }
 
 template <int N>
 __global__ void round_rows(char* out, Rows<const float> x, int64_t n, int64_t cols, int64_t pitch) {
+  wait_for_previous();
   const int64_t row = launch_row();
   if (row >= n) return;
   half_t* to = reinterpret_cast<half_t*>(out + row * pitch);
@@ -127,11 +154,14 @@ void check_addresses(const PackedLaunch& p) {
 
 /// Rows of an expert, on average, up to which reading the weights is what takes the time.
 constexpr int64_t kFewRows = 32;
+/// Columns from which on the kernel for many rows has enough blocks to read weights at the speed of the memory.
+constexpr int64_t kManyColumns = 16384;
 
 void run(Queue& queue, const PackedLaunch& launch, Format format) {
   if (launch.sides == 0 || launch.rows == 0) return;
   check_addresses(launch);
-  const bool few = launch.rows / launch.experts <= (launch.offsets_E1 ? kFewRows / 2 : kFewRows);
+  const bool is_costly = launch.offsets_E1 || launch.side[0].N >= kManyColumns;
+  const bool few = launch.rows / launch.experts <= (is_costly ? kFewRows / 2 : kFewRows);
   if (format == Format::f32)
     packed_f32_product(queue.stream(), launch);
   else if (format == Format::bf16)
@@ -149,7 +179,7 @@ void run_all(Queue& queue, std::span<const P> products, const GetMatrix& matrix,
   for (const P& p : products) {
     const PackedMatrix& w = matrix(p);
     const bool fits = launch.sides > 0 && launch.sides < kMostProducts && w.format == format &&
-                      p.x.rows == launch.rows && p.x.cols == launch.K;
+                      p.y.rows() == launch.rows && p.x.cols == launch.K;
     if (!fits) {
       run(queue, launch, format);
       launch = launch_of(p.x);
@@ -167,10 +197,10 @@ void run_all(Queue& queue, std::span<const P> products, const GetMatrix& matrix,
 void pack_matrix(Stream& s, const PackedMatrix& out, const Matrix& w) {
   Queue& queue = s.queue();
   if (w.format == Format::f32) return to_gpu(queue, out.data, w.data, static_cast<size_t>(w.size()) * sizeof(float));
-  if (w.format != Format::fp8_128) return pack_as<uint16_t>(s, out, w);
-  pack_as<uint8_t>(s, out, w);
-  to_gpu(queue, out.data + gpu_element_bytes(w.format, w.rows, w.cols), w.scales,
-         static_cast<size_t>(w.scale_rows() * w.scale_cols()) * sizeof(float));
+  if (w.format != Format::fp8_128) return pack_as<uint16_t>(s, out, w, nullptr);
+  float* scales = reinterpret_cast<float*>(out.data + gpu_element_bytes(w.format, w.rows, w.cols));
+  to_gpu(queue, scales, w.scales, static_cast<size_t>(w.scale_rows() * w.scale_cols()) * sizeof(float));
+  pack_as<uint8_t>(s, out, w, scales);
 }
 
 void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
@@ -183,10 +213,10 @@ void prepare_rows(Stream& s, const PreparedRows& out, const Tensor& x) {
     copy_rows<<<l.grid, l.block, 0, stream>>>(to, rows<const float>(x), n, x.cols(), pitch);
   } else if (is_vector(x)) {
     const RowLaunch l(n, pitch / 2 / kVector);
-    round_rows<kVector><<<l.grid, l.block, 0, stream>>>(to, rows<const float>(x), n, x.cols(), pitch);
+    launch_early(stream, round_rows<kVector>, l.grid, l.block, 0, to, rows<const float>(x), n, x.cols(), pitch);
   } else {
     const RowLaunch l(n, pitch / 2);
-    round_rows<1><<<l.grid, l.block, 0, stream>>>(to, rows<const float>(x), n, x.cols(), pitch);
+    launch_early(stream, round_rows<1>, l.grid, l.block, 0, to, rows<const float>(x), n, x.cols(), pitch);
   }
   check_launch("prepare_rows");
 }
@@ -205,7 +235,62 @@ void packed_expert_linear(Stream& s, std::span<const PackedExpertProduct> produc
         side.stride = p.w.stride;
         launch.offsets_E1 = offsets_E1.ptr<int32_t>();
         launch.experts = static_cast<int>(p.w.experts);
+        launch.last_takes_rest = p.last_takes_rest;
+        if (!p.slot_of_R) return;
+        launch.rows = p.y.rows();
+        launch.slot_of_R = p.slot_of_R.ptr<int32_t>();
+        launch.top_k = p.slot_of_R.size() / p.x.rows;
+        launch.slots = p.slot_of_R.size();
       });
+}
+
+PackedHeads pack_heads(Stream& s, std::byte* memory, const Matrix& kv_b, const LatentShape& a) {
+  const auto bank = [&](std::byte* data, int64_t rows, int64_t cols) {
+    const int64_t bytes = static_cast<int64_t>(gpu_packed_bytes(Format::bf16, rows, cols));
+    return PackedBank{{data, Format::bf16, rows, cols}, bytes, a.heads};
+  };
+  PackedHeads w;
+  w.key = bank(memory, a.latent, a.nope);
+  w.value = bank(memory + a.heads * w.key.stride, a.value, a.latent);
+  for (int64_t h = 0; h < a.heads; ++h) {
+    const uint16_t* from = static_cast<const uint16_t*>(kv_b.data) + h * (a.nope + a.value) * a.latent;
+    const auto pack = [&](const PackedBank& to, const Plain<uint16_t>& plain) {
+      const int64_t pieces = to.stride / static_cast<int64_t>(sizeof(uint4));
+      pack_tiles<uint16_t><<<blocks(pieces, kThreads), kThreads, 0, s.queue().stream()>>>(
+          reinterpret_cast<uint4*>(to.first.data + h * to.stride), plain, {}, pieces);
+    };
+    pack(w.key, {from, a.latent, a.nope, 1, a.latent});
+    pack(w.value, {from + a.nope * a.latent, a.value, a.latent, a.latent, 1});
+  }
+  check_launch("packing kv_b");
+  return w;
+}
+
+namespace {
+
+/// A matrix per head: rows (T H, K) of activations, outputs `step` elements apart.
+void head_product(Stream& s, const Tensor& y, int64_t step, const PreparedRows& x, const PackedBank& w) {
+  PackedLaunch launch = launch_of(x);
+  launch.heads = static_cast<int>(w.experts);
+  launch.x_step = launch.x_pitch;
+  launch.x_pitch *= w.experts;
+  launch.rows = y.rows();
+  launch.y_step = step;
+  launch.sides = 1;
+  launch.side[0] = side_of(y, x, w.first);
+  launch.side[0].stride = w.stride;
+  launch.side[0].N = w.first.rows;
+  run(s.queue(), launch, w.first.format);
+}
+
+}  // namespace
+
+void absorb_rows(Stream& s, Tensor qa, const PreparedRows& nope, const PackedHeads& w, const LatentShape& a) {
+  head_product(s, qa, a.row(), nope, w.key);
+}
+
+void expand_rows(Stream& s, Tensor o, const PreparedRows& u, const PackedHeads& w, const LatentShape& a) {
+  head_product(s, o, a.value, u, w.value);
 }
 
 }  // namespace sluice::cuda

@@ -1,6 +1,6 @@
 // What the kernels of packed products share: which rows a block computes, and its operands as an mma wants them.
-// Lane (g, t) = 4 g + t has rows g and g + 8 of 16 of the weights, row g of 8 of the activations, and of 64 of k those
-// from 16 t on: 8 words of two. Mma j of four takes words 2 j and 2 j + 1, so its k are 16 t + 4 j to 16 t + 4 j + 3.
+// Lane (g, t) = 4 g + t has rows g and g + 8 of 16 of the weights, row g of 8 of the activations, and of 16 of k those
+// of mma.sync and wgmma: 2 t, 2 t + 1, 2 t + 8, 2 t + 9.
 #pragma once
 #include "ops/cuda/kernel.cuh"
 #include "ops/cuda/mma.cuh"
@@ -15,6 +15,7 @@ constexpr int kLaunchThreads = 256, kLaunchWarps = kLaunchThreads / 32;
 struct RowTile {
   int64_t begin;
   int count, expert;
+  int64_t x_offset = 0, y_offset = 0;  // bytes, elements
 };
 
 /// The most tiles of `size` rows that there can be.
@@ -23,16 +24,18 @@ inline int64_t most_row_tiles(const PackedLaunch& p, int64_t size) {
   return p.offsets_E1 ? std::min(p.rows, p.rows / size + p.experts) : whole;
 }
 
-/// Tile `blockIdx.y`, counting those of the first expert, then those of the second, and so on; false: there is none.
+/// Tile `tile`, counting those of the first expert, then those of the second, and so on; false: there is none.
 /// All threads call.
-__device__ inline bool find_rows(RowTile& t, const PackedLaunch& p, int size) {
-  int tile = static_cast<int>(blockIdx.y);
-  t.expert = 0;
+__device__ inline bool find_rows(RowTile& t, const PackedLaunch& p, int size, int tile) {
+  t.expert = p.heads > 0 ? static_cast<int>(blockIdx.z) : 0;
+  t.x_offset = t.expert * p.x_step;
+  t.y_offset = t.expert * p.y_step;
   int64_t begin = 0, end = p.rows;
   if (p.offsets_E1) {
     __shared__ int32_t offset[kMostExperts + 1];
     __shared__ int found, tile_of;
-    for (int e = static_cast<int>(threadIdx.x); e <= p.experts; e += kLaunchThreads) offset[e] = p.offsets_E1[e];
+    for (int e = static_cast<int>(threadIdx.x); e <= p.experts; e += kLaunchThreads)
+      offset[e] = p.last_takes_rest && e == p.experts ? static_cast<int32_t>(p.rows) : p.offsets_E1[e];
     if (threadIdx.x == 0) found = -1;
     __syncthreads();
     if (threadIdx.x < 32) {
@@ -61,6 +64,28 @@ __device__ inline bool find_rows(RowTile& t, const PackedLaunch& p, int size) {
   t.begin = begin + static_cast<int64_t>(tile) * size;
   t.count = static_cast<int>(min(static_cast<int64_t>(size), end - t.begin));
   return t.count > 0;
+}
+
+/// Row `row` of the activations.
+__device__ inline const char* source_row(const PackedLaunch& p, const PackedSide& side, const RowTile& t, int64_t row) {
+  if (p.slot_of_R) row = row < p.slots ? p.slot_of_R[row] / p.top_k : row - p.slots;
+  return side.x + t.x_offset + row * p.x_pitch;
+}
+
+/// The blocks of a launch: `tiles` of outputs, tiles of `size` rows.
+inline dim3 product_grid(const PackedLaunch& p, int64_t tiles, int64_t size) {
+  return dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(most_row_tiles(p, size)),
+              static_cast<unsigned>(std::max(1, p.heads)));
+}
+
+/// Gives every matrix its blocks; the number of all.
+inline unsigned place_tiles(PackedLaunch& p, int64_t cols) {
+  int64_t tiles = 0;
+  for (int i = 0; i < p.sides; ++i) {
+    p.side[i].first_tile = static_cast<int>(tiles);
+    tiles += (p.side[i].N + cols - 1) / cols;
+  }
+  return static_cast<unsigned>(tiles);
 }
 
 /// The matrix that block `tile` belongs to.
@@ -122,13 +147,16 @@ struct WeightTile<uint8_t> {
   }
 };
 
-/// 64 columns of 8 rows of activations.
+/// 64 columns of 8 rows of activations, as right sides of mma.
 struct RowWords {
-  uint4 half[2];
-  __device__ uint2 right(int j) const {
-    const uint4& h = half[j / 2];
-    return j % 2 ? make_uint2(h.z, h.w) : make_uint2(h.x, h.y);
+  uint32_t word[8];
+  /// `row`: the first of the columns in this lane's row; null: zeros.
+  __device__ void load(const char* row) {
+    const uint32_t* from = reinterpret_cast<const uint32_t*>(row) + threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) word[i] = row ? from[4 * i] : 0u;
   }
+  __device__ uint2 right(int j) const { return make_uint2(word[2 * j], word[2 * j + 1]); }
 };
 
 /// What a sum of 128 of k counts: the scale of FP8 weights, else 1.
@@ -137,8 +165,8 @@ __device__ inline float sum_scale(const PackedSide& side, const float* scales, i
   return side.scales ? scales[row / kSumCols * groups + group] : 1.0f;
 }
 
-__device__ inline void store_output(const PackedSide& side, int64_t row, int64_t col, float v) {
-  float* out = side.y + row * side.ldy + col;
+__device__ inline void store_output(const PackedSide& side, const RowTile& t, int row, int64_t col, float v) {
+  float* out = side.y + t.y_offset + (t.begin + row) * side.ldy + col;
   *out = side.add ? *out + v : v;
 }
 

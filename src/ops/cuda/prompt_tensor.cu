@@ -107,9 +107,17 @@ void launch(cudaStream_t s, const Queries& x, const Keys& in, int64_t heads, con
   check_launch("infer_prompt_attention");
 }
 
-/// kv (positions, heads (nope + value)) = latents times rows of kv_b from head h0 on.
-void expand_heads(cudaStream_t s, half_t* kv, const half_t* cached, int64_t positions, const half_t* kv_b, int64_t N,
-                  const LatentShape& a) {
+}  // namespace
+
+void gather_cached(cudaStream_t s, half_t* cached, const Tensor& cache, const Tensor& pages_P, int64_t positions,
+                   const LatentShape& a) {
+  gather_rows<<<static_cast<unsigned>(positions), kThreads, 0, s>>>(cached, rows<const half_t>(cache),
+                                                                    pages_P.ptr<int32_t>(), a.row());
+}
+
+void expand_heads(cudaStream_t s, half_t* kv, const half_t* cached, int64_t positions, const Matrix& kv_b, int64_t h0,
+                  int64_t heads, const LatentShape& a) {
+  const int64_t head = a.nope + a.value;
   Product p;
   const auto operand = [&](const half_t* data, int64_t ld) {
     Operand o;
@@ -119,17 +127,15 @@ void expand_heads(cudaStream_t s, half_t* kv, const half_t* cached, int64_t posi
     return o;
   };
   p.a = operand(cached, a.row());
-  p.b = operand(kv_b, a.latent);
+  p.b = operand(static_cast<const half_t*>(kv_b.data) + h0 * head * a.latent, a.latent);
   p.y = kv;
-  p.ldy = N;
+  p.ldy = heads * head;
   p.y_is_f32 = false;
   p.M = positions;
-  p.N = N;
+  p.N = heads * head;
   p.K = a.latent;
   bf16_product(s, p);
 }
-
-}  // namespace
 
 bool is_tensor_prompt(const LatentShape& a) { return a.nope + a.rope <= 192 && a.value <= 128; }
 
@@ -144,12 +150,11 @@ void tensor_prompt_attention(Queue& queue, const Tensor& o, const Tensor& q, con
   Scratch scratch(queue, Scratch::total(rows_size * sizeof(half_t), kv_size * sizeof(half_t)));
   half_t *cached = scratch.take<half_t>(rows_size), *kv = scratch.take<half_t>(kv_size);
   const cudaStream_t s = queue.stream();
-  gather_rows<<<static_cast<unsigned>(positions), kThreads, 0, s>>>(cached, rows<const half_t>(cache),
-                                                                    pages_P.ptr<int32_t>(), a.row());
+  gather_cached(s, cached, cache, pages_P, positions, a);
   const bool is_vector = a.nope % 8 == 0 && a.rope % 8 == 0 && a.value % 8 == 0 && a.latent % 8 == 0;
   for (int64_t h = 0; h < a.heads; h += most) {
     const int64_t heads = std::min(most, a.heads - h), N = heads * head;
-    expand_heads(s, kv, cached, positions, static_cast<const half_t*>(kv_b.data) + h * head * a.latent, N, a);
+    expand_heads(s, kv, cached, positions, kv_b, h, heads, a);
     const Queries x{rows<float>(o), rows<const float>(q), static_cast<int>(begin), static_cast<int>(q.rows()),
                     static_cast<int>(h)};
     const Keys in{{kv, N}, {cached + a.latent, a.row()}, is_vector};

@@ -92,11 +92,16 @@ __device__ bool is_normalised(const RouterConfig& c) {
   return c.norm_topk_prob && (c.scoring == Scoring::sigmoid || c.top_k > 1);
 }
 
+/// By one warp; scores are added in the order of the choices.
 __device__ void weigh(float* weight, const float* score, const int32_t* choice, const RouterConfig& c) {
-  float total = 0;
-  for (int64_t k = 0; k < c.top_k; ++k) total += score[choice[k]];
+  const int lane = static_cast<int>(threadIdx.x % 32), K = static_cast<int>(c.top_k);
   const bool normalise = is_normalised(c), rescale = c.scoring == Scoring::sigmoid || !normalise;
-  for (int64_t k = 0; k < c.top_k; ++k) {
+  float total = 0;
+  for (int first = 0; first < K; first += 32) {
+    const float mine = first + lane < K ? score[choice[first + lane]] : 0.0f;
+    for (int k = 0; k < min(32, K - first); ++k) total += __shfl_sync(kAll, mine, k);
+  }
+  for (int k = lane; k < K; k += 32) {
     float w = score[choice[k]];
     if (normalise) w /= total + kNormEpsilon;
     if (rescale) w *= c.scale;
@@ -109,6 +114,7 @@ __host__ __device__ size_t route_floats(int64_t E, int64_t groups) { return stat
 
 __global__ void route(int32_t* choice_TK, float* weight_TK, float* score_TE, const float* logits_TE,
                       const float* bias_E, int64_t T, int E, RouterConfig c) {
+  wait_for_previous();
   extern __shared__ float shared[];
   float* z = shared + threadIdx.x / 32 * route_floats(E, c.n_group);
   float* groups = z + E;
@@ -123,7 +129,7 @@ __global__ void route(int32_t* choice_TK, float* weight_TK, float* score_TE, con
   __syncwarp();
   mask_groups(z, groups, kept, E, c);
   top_k(choice, z, E, static_cast<int>(c.top_k));
-  if (lane == 0) weigh(weight_TK + t * c.top_k, score, choice, c);
+  weigh(weight_TK + t * c.top_k, score, choice, c);
 }
 
 /// d += gradient of the scores from that of the weights. By one lane: choices may not be two alike, but few they are.
@@ -238,9 +244,9 @@ void route_forward(Stream& s, Tensor choice_TK, Tensor weight_TK, Tensor score_T
   const int64_t T = score_TE.rows(), E = score_TE.cols();
   if (T == 0) return;
   const size_t shared = kWarps * route_floats(E, c.n_group) * sizeof(float);
-  route<<<blocks(T, kWarps), kThreads, shared, s.queue().stream()>>>(
-      choice_TK.ptr<int32_t>(), weight_TK.f32(), score_TE.f32(), logits_TE.f32(), bias_E ? bias_E.f32() : nullptr, T,
-      static_cast<int>(E), c);
+  launch_early(s.queue().stream(), route, blocks(T, kWarps), kThreads, shared, choice_TK.ptr<int32_t>(),
+               weight_TK.f32(), score_TE.f32(), logits_TE.f32(), bias_E ? bias_E.f32() : nullptr, T,
+               static_cast<int>(E), c);
   check_launch("route_forward");
 }
 

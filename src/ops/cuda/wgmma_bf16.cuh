@@ -61,6 +61,24 @@ __device__ __forceinline__ void multiply(float (&d)[96], uint64_t a, uint64_t b,
       : SLUICE_SUMS_32(d, 0), SLUICE_SUMS_32(d, 32), SLUICE_SUMS_32(d, 64)
       : "l"(a), "l"(b), "r"(static_cast<int>(keep)), "n"(static_cast<int>(kAcrossA)), "n"(static_cast<int>(kAcrossB)));
 }
+/// The left side in registers, the right side's rows along k, 64 columns.
+__device__ __forceinline__ void multiply_along(float (&d)[32], const Left& a, uint64_t b, bool keep) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SLUICE_REGISTERS_0_31
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}\n"
+      : SLUICE_SUMS_32(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)));
+}
+/// The left side in registers, the right side's rows along k, 128 columns.
+__device__ __forceinline__ void multiply_along(float (&d)[64], const Left& a, uint64_t b, bool keep) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" SLUICE_REGISTERS_0_31 ", " SLUICE_REGISTERS_32_63
+      "}, {%64, %65, %66, %67}, %68, p, 1, 1, 0;\n}\n"
+      : SLUICE_SUMS_32(d, 0), SLUICE_SUMS_32(d, 32)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(keep)));
+}
 /// The left side in registers, the right side's rows across k, 128 columns.
 __device__ __forceinline__ void multiply_across(float (&d)[64], const Left& a, uint64_t b, bool keep) {
   asm volatile(

@@ -1,6 +1,7 @@
 // Ops of inference on a GPU that are several others at once, because a launch costs as much as a small op: for models
 // whose products round activations to bf16 (Activations::halves in ops/packed.h). Each gives what the ops it
-// names give, to the bit but for rotations. T rows (tokens), H heads, D columns, E experts, K experts per token, R = T K rows.
+// names give, to the bit but for rotations. T rows (tokens), H heads, D columns, E experts, K experts per token, R = T
+// K rows.
 #pragma once
 #include "base/rng.h"
 #include "base/stream.h"

@@ -7,7 +7,7 @@ if ! command -v npm >/dev/null; then
   echo "skipped: npm is not installed (apt install npm)"
   exit 77
 fi
-if ! node -e 'process.exit(parseInt(process.versions.node) < 20)'; then
+if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; then
   echo "skipped: node-llama-cpp needs Node.js 20, found $(node --version)"
   exit 77
 fi

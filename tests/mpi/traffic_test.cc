@@ -64,7 +64,7 @@ class RankTraffic : public testing::Test {
     return sum;
   }
   /// Rows of all sequences of a step in the main model; in an MTP module each is one shorter.
-  static constexpr int64_t kTokens = kRows * (kSequence + 1), kMtpTokens = kTokens - kRows;
+  static constexpr int64_t kTokens = kRows * kSequence, kMtpTokens = kTokens - kRows;
   /// Of layers with experts, one in the main model and one in the MTP module.
   int64_t expert_bytes(int64_t ranks) const {
     const int64_t K = config_.num_experts_per_tok, D = config_.hidden_size, E = config_.n_routed_experts;

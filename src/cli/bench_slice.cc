@@ -38,8 +38,10 @@ Model slice_shapes(const Options& o) {
   m.config.first_k_dense_replace = 0;
   m.config.num_nextn_predict_layers = 0;
   m.config.vocab_size = 64;
-  if (m.config.n_routed_experts % o.experts != 0)
+  if (m.config.n_routed_experts == 0 || m.config.n_routed_experts % o.experts != 0)
     fail("experts: expected a divisor of the {} routed experts, found {}", m.config.n_routed_experts, o.experts);
+  if (o.batch_size % o.micro_batch != 0)
+    fail("micro-batch: expected a divisor of the batch size {}, found {}", o.batch_size, o.micro_batch);
   m.precision = parse_precision(o.precision);
   m.weights = weight_shapes(m.config, 0);
   m.weights.layers.front() = m.weights.layers.back() = BlockWeights();

@@ -32,7 +32,7 @@ void latent_rows(Stream& s, Tensor cache, const PreparedRows& q, const LatentInp
 
 /// Of queries q (T, H (nope + rope)) f32: rope_forward of their rope parts, in place for rows from `text_rows` on; for
 /// those before, into qa (text_rows, H (latent + rope)) f32, whose other columns are not written, while their nope
-/// parts become the rows of `nope` (text_rows, H nope). nope is a multiple of 128.
+/// parts become the rows of `nope` (text_rows, H nope).
 void query_rows(Stream& s, Tensor qa, const PreparedRows& nope, Tensor q, const Tensor& position_T,
                 const Tensor& rope_table, const LatentShape& shape);
 

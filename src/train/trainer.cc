@@ -467,6 +467,7 @@ void Trainer::save() {
   if (is_first()) metrics_->sync();
   RunFiles files{format_config(config_), tokenizer_files_, config_.keep_last};
   if (writer_) {
+    writer_->wait();  // a second copy beside the one being written could be too much
     writer_->write(std::make_unique<RunSnapshot>(compute(), state()), std::move(files));
   } else if (gpu_) {
     save_run(stream_, config_.out, RunSnapshot(*gpu_, state()).saved(), files, world_);

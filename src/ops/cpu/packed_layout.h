@@ -30,7 +30,9 @@ constexpr int64_t kScaleCols = 128;
 /// its sign (14 exponents, of 256), or have 0 there, it is short: three quarters of the bytes for the same values. Then
 /// two quads are the lower bytes of one, those of the other, and their upper bytes as codes, those of the second quad
 /// in the upper nibbles. Bytes lie so that interleaving lower and upper ones of 16 gives the pairs of the long form.
-/// The few others are 0 there and are listed behind the last quad.
+/// The few others are 0 there and are listed behind the head, whole lines of 64 bytes, so that an infinite activation
+/// gives NaN with them. Groups are as many rows as the vector has lanes: which weights are listed, and so the last bits
+/// of sums, differs between machines.
 struct Bf16Head {
   uint32_t is_short, listed;
   uint8_t upper[16];  // bytes of the codes
@@ -41,6 +43,10 @@ struct ListedWeight {
 };
 constexpr int64_t kHeadBytes = 64, kShortCols = 2 * kQuad;
 constexpr int64_t head_bytes(Format f) { return f == Format::bf16 ? kHeadBytes : 0; }
+/// Where the quads of a short group begin.
+constexpr int64_t short_begin(int64_t listed) {
+  return kHeadBytes + (listed * static_cast<int64_t>(sizeof(ListedWeight)) + 63) / 64 * 64;
+}
 constexpr int64_t short_bytes(int64_t cols, int64_t lanes) { return cols * lanes * 3 / 2; }
 
 constexpr int64_t plain_group_bytes(Format f, int64_t cols, int64_t lanes) {

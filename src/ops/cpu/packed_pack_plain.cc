@@ -63,8 +63,8 @@ int64_t quad_place(int64_t lane) { return lane / 4 * 16 + lane % 4 * 2; }
 void put_short(std::byte* group, const Bf16Rows& in, const UpperBytes& upper) {
   Bf16Head head{1, 0, {}};
   std::copy_n(upper.bytes, 16, head.upper);
-  std::byte* const weights = group + kHeadBytes;
-  ListedWeight* const list = reinterpret_cast<ListedWeight*>(weights + short_bytes(in.cols, in.lanes));
+  std::byte* const weights = group + short_begin(upper.missing);
+  ListedWeight* const list = reinterpret_cast<ListedWeight*>(group + kHeadBytes);
   for (int64_t lane = 0; lane < in.rows; ++lane) {
     const uint16_t* row = in.row(lane);
     for (int64_t k = 0; k < in.cols; k += kShortCols) {

@@ -159,6 +159,7 @@ struct Bf16Tile {
     const int64_t step = short_bytes(kShortCols, lanes()), end = short_bytes(job.cols, lanes());
     const float* x[M];
     const std::byte* p[G];
+    int64_t behind[G];  // from an offset behind the end of a group to where the next one is read
     VF acc[G * M];
     VU8 upper[G];
     HWY_UNROLL(8)
@@ -168,12 +169,15 @@ struct Bf16Tile {
     HWY_UNROLL(2)
     for (int g = 0; g < G; ++g) {
       upper[g] = hn::LoadDup128(U8(), head(group + g).upper);
-      p[g] = job.weights + (group + g) * job.group_bytes + kHeadBytes;
+      const int64_t begin = short_begin(head(group + g).listed);
+      p[g] = job.weights + (group + g) * job.group_bytes + begin;
+      behind[g] = G * job.group_bytes - end - begin;
     }
     for (int64_t k = 0, offset = 0; k < job.cols; k += kShortCols, offset += step) {
-      const int64_t ahead = offset + kAhead < end ? offset + kAhead : offset + kAhead - end + G * job.group_bytes;
+      const int64_t next = offset + kAhead;
       HWY_UNROLL(2)
       for (int g = 0; g < G; ++g) {
+        const int64_t ahead = next + (next < end ? 0 : behind[g]);
         for (int64_t i = 0; i < step; i += 64) hwy::Prefetch(p[g] + ahead + i);
         const TwoQuads two = load_short(p[g] + offset, upper[g]);
         HWY_UNROLL(8)
@@ -197,7 +201,7 @@ struct Bf16Tile {
   HWY_INLINE VF add_listed(VF sums, const float* x, int64_t group) const {
     const uint32_t listed = head(group).listed;
     if (listed == 0) return sums;
-    const std::byte* list = job.weights + group * job.group_bytes + kHeadBytes + short_bytes(job.cols, lanes());
+    const std::byte* list = job.weights + group * job.group_bytes + kHeadBytes;
     const hn::CappedTag<float, 1> one;
     float sum[HWY_MAX_BYTES / sizeof(float)];
     hn::StoreU(sums, F(), sum);

@@ -11,8 +11,9 @@ constexpr int kThreads = 256, kParts = 16;
 /// Below this the softmax is one-hot in float32 anyway, and dividing by it could overflow.
 constexpr float kColdest = 1e-5f;
 
-/// Arrivals nearer to each other than this, in logarithms, are too close to tell: far above what float32 rounds to.
-constexpr float kClose = 1e-4f;
+/// Arrivals nearer to each other than this, in logarithms, are too close to tell: far above what float32 rounds to, as
+/// is that part of the values, which are large at low temperatures.
+constexpr float kClose = 1e-4f, kClosePart = 0x1p-20f;
 
 /// The first to arrive, and what the second has.
 struct Leader {
@@ -67,7 +68,8 @@ __global__ void best_winner(int32_t* ids_T, const Leader* winner, const DrawKey*
   wait_for_previous();
   const Leader best = leader_of_warp(threadIdx.x < kParts ? winner[blockIdx.x * kParts + threadIdx.x] : Leader{});
   if (threadIdx.x > 0) return;
-  const bool is_close = keys[blockIdx.x].temperature != 0 && best.first.value - best.second < kClose;
+  const bool is_close = keys[blockIdx.x].temperature != 0 &&
+                        best.first.value - best.second < kClose + kClosePart * fabsf(best.first.value);
   ids_T[blockIdx.x] = best.first.index == INT_MAX ? 0 : is_close ? -1 : best.first.index;  // the first: no numbers
 }
 

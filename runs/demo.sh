@@ -7,13 +7,8 @@ set -eu
 sluice=${1:-build/cpu/sluice}
 out=${2:-out/demo}
 here=$(cd "$(dirname "$0")/.." && pwd)
-rm -rf "$out"; mkdir -p "$out/text"
-start=$(grep -n '^Persuasion$' "$here/data/demo/austen.txt" | cut -d: -f1)
-head -n $((start - 1)) "$here/data/demo/austen.txt" >"$out/text/austen.txt"
-tail -n +"$start" "$here/data/demo/austen.txt" >"$out/text/persuasion.txt"
-lines=$(wc -l <"$here/data/demo/tang.txt")
-head -n $((lines * 9 / 10)) "$here/data/demo/tang.txt" >"$out/text/tang.txt"
-tail -n +$((lines * 9 / 10 + 1)) "$here/data/demo/tang.txt" >"$out/text/tang-heldout.txt"
+rm -rf "$out"
+"$here/runs/demo-texts.sh" "$out/text"
 
 # The novels are two thirds of the text, but a vocabulary of Latin words needs more of it than one of single characters.
 read -r english chinese <<<"${WEIGHTS-=0.7 =0.3}" || true

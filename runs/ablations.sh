@@ -8,10 +8,7 @@ out=${2:-out/ablations}
 here=$(cd "$(dirname "$0")/.." && pwd)
 steps=${STEPS:-300} seeds=${SEEDS:-1 2 3}
 variants=${VARIANTS:-moe dense no-mtp no-balance auxiliary-loss bf16 fp8}
-mkdir -p "$out/text"
-start=$(grep -n '^Persuasion$' "$here/data/demo/austen.txt" | cut -d: -f1)
-head -n $((start - 1)) "$here/data/demo/austen.txt" >"$out/text/austen.txt"
-tail -n +"$start" "$here/data/demo/austen.txt" >"$out/text/persuasion.txt"
+"$here/runs/demo-texts.sh" "$out/text"
 [ -d "$out/tokenizer" ] || "$sluice" tokenizer train --data "$out/text/austen.txt" --vocab-size 4096 --out "$out/tokenizer"
 
 keys() {  # the settings that make a variant
